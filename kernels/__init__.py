@@ -1,0 +1,8 @@
+"""Flat-array Numba kernels: callable from Python, from a user's own njit code, and from C.
+
+They validate nothing, allocate nothing per step and raise nothing; `sparsegrad` stands at the
+boundary. Arguments come in one order: structure, inputs, outputs, scratch.
+"""
+
+if __name__ != "sparsegrad.kernels":
+    raise ImportError("import these kernels as sparsegrad.kernels, not as a top-level package")

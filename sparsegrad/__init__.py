@@ -1,0 +1,1 @@
+"""Real-time recurrent learning on sparse networks."""
