@@ -1,0 +1,229 @@
+"""A 64-byte vector for Numba: 16 float32 or 8 float64 lanes, in registers.
+
+Plain Numba loops over short rows do not vectorise well: accumulators kept in a small array stay
+in memory, and signed indices loaded from memory bring wrap-around selects. These few operations
+are all that the panel kernels need, and LLVM lowers them to what the CPU has: AVX-512, two AVX
+registers, four of SSE or NEON. Each has a plain Python twin, so the kernels also run interpreted
+(``NUMBA_DISABLE_JIT=1``), lane for lane the same up to the rounding of a fused multiply-add.
+
+======================  ============================================================
+``zero(a)``             a vector of zeros, of ``a``'s dtype
+``load(a, i)``          lanes ``a[i], a[i+1], …`` (64 bytes, any alignment)
+``store(a, i, v)``      the other way
+``splat(a, i)``         every lane ``a[i]``
+``fma(x, y, z)``        ``x * y + z``
+``add(x, y)``           ``x + y``
+``index(a, i)``         the integer ``a[i]``, ``i`` taken as it is: no wrap-around
+======================  ============================================================
+
+All read and write 1-D C-contiguous arrays **without bounds checks**: a vector may reach up to 63
+bytes beyond the last wanted element, so the caller's arrays carry that much slack (`SLACK`).
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+BYTES = 64
+SLACK = 16
+"""Elements that an array needs beyond its last useful one (16 float32 fill one vector)."""
+
+
+class VectorType(types.Type):
+    """Numba's type of a 64-byte vector of float32 or float64 lanes."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        self.lanes = BYTES * 8 // dtype.bitwidth
+        super().__init__(name=f"vector({dtype}, {self.lanes})")
+
+
+def _llvm_vector(vector: VectorType) -> ir.VectorType:
+    scalar = ir.FloatType() if vector.dtype.bitwidth == 32 else ir.DoubleType()
+    return ir.VectorType(scalar, vector.lanes)
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: VectorType) -> None:
+        super().__init__(dmm, fe_type, _llvm_vector(fe_type))
+
+
+def _is_array(a: Any) -> bool:
+    return isinstance(a, types.Array) and a.ndim == 1 and a.layout == "C"
+
+
+def _pointer(context: Any, builder: Any, array: types.Array, value: Any, i: Any) -> Any:
+    """Return the address of element i; plain pointer arithmetic, no wrap-around, no check."""
+    data = context.make_array(array)(context, builder, value).data
+    return builder.gep(data, [i], inbounds=True)
+
+
+@intrinsic
+def _load(typingctx: Any, a: Any, i: Any) -> Any:
+    vector = VectorType(a.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        llvm = _llvm_vector(vector)
+        align = sig.args[0].dtype.bitwidth // 8
+        return builder.load(builder.bitcast(pointer, llvm.as_pointer()), align=align)
+
+    return vector(a, types.intp), codegen
+
+
+@intrinsic
+def _store(typingctx: Any, a: Any, i: Any, v: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        llvm = _llvm_vector(sig.args[2])
+        align = sig.args[0].dtype.bitwidth // 8
+        builder.store(args[2], builder.bitcast(pointer, llvm.as_pointer()), align=align)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, v), codegen
+
+
+@intrinsic
+def _splat(typingctx: Any, a: Any, i: Any) -> Any:
+    vector = VectorType(a.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        scalar = builder.load(_pointer(context, builder, sig.args[0], args[0], args[1]))
+        llvm = _llvm_vector(vector)
+        first = builder.insert_element(
+            ir.Constant(llvm, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
+        )
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
+        return builder.shuffle_vector(first, ir.Constant(llvm, ir.Undefined), lanes)
+
+    return vector(a, types.intp), codegen
+
+
+@intrinsic
+def _zero(typingctx: Any, a: Any) -> Any:
+    vector = VectorType(a.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(_llvm_vector(vector), [0.0] * vector.lanes)
+
+    return vector(a), codegen
+
+
+@intrinsic
+def _fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        # llvm.fmuladd, not llvm.fma: on a CPU without FMA the latter is a libm call per lane.
+        llvm = _llvm_vector(sig.return_type)
+        name = f"llvm.fmuladd.v{sig.return_type.lanes}f{sig.return_type.dtype.bitwidth}"
+        kind = ir.FunctionType(llvm, [llvm, llvm, llvm])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+    return x(x, x, x), codegen
+
+
+@intrinsic
+def _add(typingctx: Any, x: Any, y: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fadd(args[0], args[1])
+
+    return x(x, x), codegen
+
+
+@intrinsic
+def _index(typingctx: Any, a: Any, i: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = builder.load(_pointer(context, builder, sig.args[0], args[0], args[1]))
+        return builder.sext(value, ir.IntType(64)) if value.type.width < 64 else value
+
+    return types.int64(a, types.intp), codegen
+
+
+# No annotations from here on: Numba wants an overload's signature equal to its implementation's.
+
+
+def lanes(a):
+    """Return the lanes of a vector of `a`'s dtype: 16 for float32, 8 for float64."""
+    return BYTES // a.itemsize
+
+
+def load(a, i):
+    """Return the vector of the 64 bytes of `a` that begin at element `i`."""
+    return a[i : i + lanes(a)].copy()
+
+
+def store(a, i, v):
+    """Write vector `v` to the 64 bytes of `a` that begin at element `i`."""
+    a[i : i + lanes(a)] = v
+
+
+def splat(a, i):
+    """Return the vector that has ``a[i]`` in every lane."""
+    return np.full(lanes(a), a[i], a.dtype)
+
+
+def zero(a):
+    """Return the vector of zeros of `a`'s dtype."""
+    return np.zeros(lanes(a), a.dtype)
+
+
+def fma(x, y, z):
+    """Return ``x * y + z``, fused where the CPU can."""
+    return x * y + z
+
+
+def add(x, y):
+    """Return ``x + y``."""
+    return x + y
+
+
+def index(a, i):
+    """Return the integer ``a[i]``; a negative `i` is the caller's fault and is not wrapped."""
+    return int(a[i])
+
+
+@overload(lanes)
+def _lanes_overload(a):
+    if isinstance(a, types.Array):
+        count = BYTES * 8 // a.dtype.bitwidth
+        return lambda a: count
+    return None
+
+
+@overload(load)
+def _load_overload(a, i):
+    return (lambda a, i: _load(a, i)) if _is_array(a) else None
+
+
+@overload(store)
+def _store_overload(a, i, v):
+    return (lambda a, i, v: _store(a, i, v)) if _is_array(a) else None
+
+
+@overload(splat)
+def _splat_overload(a, i):
+    return (lambda a, i: _splat(a, i)) if _is_array(a) else None
+
+
+@overload(zero)
+def _zero_overload(a):
+    return (lambda a: _zero(a)) if _is_array(a) else None
+
+
+@overload(fma)
+def _fma_overload(x, y, z):
+    return (lambda x, y, z: _fma(x, y, z)) if isinstance(x, VectorType) else None
+
+
+@overload(add)
+def _add_overload(x, y):
+    return (lambda x, y: _add(x, y)) if isinstance(x, VectorType) else None
+
+
+@overload(index)
+def _index_overload(a, i):
+    return (lambda a, i: _index(a, i)) if _is_array(a) else None
