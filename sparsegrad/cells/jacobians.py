@@ -1,0 +1,119 @@
+"""Where the Jacobians of a cell may be non-zero, and where each of their values comes from."""
+
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sparsegrad.cells.cell import Cell
+from sparsegrad.kernels.cells import Dynamics
+
+
+class Paths(Enum):
+    """Which paths from state to state D keeps."""
+
+    ALL = "all"
+    """Every path."""
+    OWN_UNIT = "own unit"
+    """Those within a unit: all that SnAp-1 reads."""
+    LEAK = "leak"
+    """Those within a unit that pass through no weight: all that RFLO reads."""
+
+
+def immediate_pattern(cell: Cell) -> sparse.csc_array:
+    """Return the pattern of I, bool, (states, weights), one column per weight."""
+    partials, n_maps = cell.kind.partials, len(cell.kind.maps)
+    row = _row_of_weight(cell)
+    unit, which = row // n_maps, row % n_maps
+    counts = np.diff(partials.map_indptr)[which]
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    nth = np.arange(indptr[-1]) - np.repeat(indptr[:-1], counts)
+    component = partials.map_components[np.repeat(partials.map_indptr[which], counts) + nth]
+    indices = component.astype(np.int64) * cell.units + np.repeat(unit, counts)
+    shape = (cell.states, cell.weights.size)
+    return sparse.csc_array((np.ones(indices.size, bool), indices, indptr), shape=shape)
+
+
+def dynamics_pattern(cell: Cell, paths: Paths) -> tuple[sparse.csr_array, Dynamics]:
+    """Return the pattern of D and the source of its values.
+
+    Parameters
+    ----------
+    cell : Cell
+        The cell.
+    paths : Paths
+        Which part of D to keep.
+
+    Returns
+    -------
+    csr_array of bool, (states, states)
+        Where D may be non-zero.
+    Dynamics
+        What each value is the sum of, for `kernels.cells.dynamics_values`.
+    """
+    states = cell.states
+    own_row, own_column, own_source = _own_entries(cell)
+    run_length, run_source, weight, weight_row, weight_column = _weight_entries(cell, paths)
+    keys = np.concatenate([own_row, weight_row]) * states + np.concatenate(
+        [own_column, weight_column]
+    )
+    unique, place = np.unique(keys, return_inverse=True)
+    row, column = unique // states, unique % states
+    indptr = np.searchsorted(row, np.arange(states + 1)).astype(np.int64)
+    pattern = sparse.csr_array(
+        (np.ones(unique.size, bool), column.astype(np.int32), indptr), shape=(states, states)
+    )
+    return pattern, Dynamics(
+        own_place=place[: own_row.size].astype(np.int32),
+        own_source=own_source.astype(np.int32),
+        run_indptr=np.concatenate([[0], np.cumsum(run_length)]).astype(np.int64),
+        run_source=run_source.astype(np.int32),
+        weight=weight.astype(np.int32),
+        place=place[own_row.size :].astype(np.int32),
+    )
+
+
+def _row_of_weight(cell: Cell) -> NDArray[np.int64]:
+    indptr = cell.maps.indptr
+    return np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
+
+
+def _own_entries(cell: Cell) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """∂s'_(c,u)/∂s_(b,u) outside the maps: row, column, place in d_state (C, C, units)."""
+    units, partials = cell.units, cell.kind.partials
+    c = partials.state_rows.astype(np.int64)[:, None]
+    b = partials.state_columns.astype(np.int64)[:, None]
+    unit = np.arange(units)[None, :]
+    source = (c * cell.kind.components + b) * units + unit
+    return (c * units + unit).ravel(), (b * units + unit).ravel(), source.ravel()
+
+
+def _weight_entries(cell: Cell, paths: Paths) -> tuple[NDArray[Any], ...]:
+    """∂s'_(c,u)/∂a_g · W_g[u, v]: runs (length, place in d_pre), entries (weight, row, column).
+
+    A run is a row of the maps under one component.
+    """
+    units, n_maps = cell.units, len(cell.kind.maps)
+    partials, indptr = cell.kind.partials, cell.maps.indptr
+    row = _row_of_weight(cell)
+    recurrent = np.arange(row.size) < cell.maps.recurrent_end[row]
+    if paths is Paths.OWN_UNIT:
+        recurrent &= cell.maps.indices == row // n_maps
+    elif paths is Paths.LEAK:
+        recurrent[:] = False
+    # one run per (row, component), component after component within a row
+    counts = np.diff(partials.map_indptr)
+    map_row = np.repeat(np.arange(units * n_maps), np.tile(counts, units))
+    component = np.tile(partials.map_components.astype(np.int64), units)
+    kept = np.concatenate([[0], np.cumsum(recurrent)])
+    length = (kept[indptr[1:]] - kept[indptr[:-1]])[map_row]
+    filled = length > 0
+    map_row, component, length = map_row[filled], component[filled], length[filled]
+    source = (component * n_maps + map_row % n_maps) * units + map_row // n_maps
+    first = kept[indptr[:-1]][map_row]
+    nth = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    weight = np.flatnonzero(recurrent)[np.repeat(first, length) + nth]
+    state_row = np.repeat(component * units + map_row // n_maps, length)
+    return length, source, weight, state_row, cell.maps.indices[weight].astype(np.int64)

@@ -1,0 +1,136 @@
+"""What makes one cell differ from another: its maps and its elementwise update."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import config
+from numba.core.dispatcher import Dispatcher
+from numba.core.types.function_type import CompileResultWAP
+
+from sparsegrad.kernels.cells import Partials
+
+
+@dataclass(frozen=True)
+class Map:
+    """One linear map ``a_g = W_g h + U_g x + b_g`` of a cell.
+
+    Parameters
+    ----------
+    h, x : bool
+        Whether the map reads the state (``W_g``) and the input (``U_g``).
+    bias_ih, bias_hh : bool
+        Which of PyTorch's two biases the map adds.
+    initial_bias : float
+        Value that ``bias_ih`` starts from in a new cell.
+    """
+
+    h: bool = True
+    x: bool = True
+    bias_ih: bool = True
+    bias_hh: bool = False
+    initial_bias: float = 0.0
+
+    def reads(self, name: str) -> bool:
+        """Whether the map has weights in the array of PyTorch's `name`."""
+        return {
+            "weight_ih": self.x,
+            "weight_hh": self.h,
+            "bias_ih": self.bias_ih,
+            "bias_hh": self.bias_hh,
+        }[name]
+
+
+@dataclass(frozen=True)
+class CellKind:
+    """An elementwise update ``s' = φ(s, a)`` and the maps that feed it.
+
+    Parameters
+    ----------
+    update : function compiled by ``numba.njit``
+        ``update(state, pre, new_state, d_state, d_pre)`` for all units in one call: `state` and
+        `new_state` are ``(components, units)``, `pre` is ``(maps, units)``. It writes `new_state`,
+        ``d_state[c, b] = ∂s'_c/∂s_b``, ``(components, components, units)``, and
+        ``d_pre[c, g] = ∂s'_c/∂a_g``, ``(components, maps, units)``. All arrays are C-contiguous
+        and of the cell's dtype. It allocates nothing.
+    maps : tuple of Map
+        The maps, in the order of the gates in the dense arrays.
+    components : int
+        State numbers per unit. The maps read component 0; a readout does too.
+    state_partials : tuple of (c, b), optional
+        The ``∂s'_c/∂s_b`` that can be non-zero; the others are never read. Default: all.
+    map_partials : tuple of (c, g), optional
+        The ``∂s'_c/∂a_g`` that can be non-zero. Default: all.
+
+    Raises
+    ------
+    ValueError
+        If there is no map or component, or a partial names one that does not exist.
+    TypeError
+        If `update` is not compiled.
+    """
+
+    update: Callable[..., None]
+    maps: tuple[Map, ...]
+    components: int = 1
+    state_partials: tuple[tuple[int, int], ...] | None = None
+    map_partials: tuple[tuple[int, int], ...] | None = None
+    partials: Partials = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.maps or self.components < 1:
+            raise ValueError(
+                f"a cell kind must have at least one map and one component, "
+                f"got {len(self.maps)} and {self.components}"
+            )
+        if not isinstance(self.update, Dispatcher) and not config.DISABLE_JIT:
+            raise TypeError(
+                f"update must be compiled, got {type(self.update).__name__}: "
+                "decorate it with numba.njit(cache=True)"
+            )
+        c, g = self.components, len(self.maps)
+        by_state = _checked("state_partials", self.state_partials, (c, c))
+        by_map = _checked("map_partials", self.map_partials, (c, g))
+        counts = np.bincount([q[1] for q in by_map], minlength=g)
+        partials = Partials(
+            map_indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            map_components=np.array(
+                [q[0] for q in sorted(by_map, key=lambda q: (q[1], q[0]))], "i4"
+            ),
+            state_rows=np.array([q[0] for q in by_state], "i4"),
+            state_columns=np.array([q[1] for q in by_state], "i4"),
+        )
+        object.__setattr__(self, "partials", partials)
+
+    def compiled(self, dtype: np.dtype[Any]) -> Any:
+        """`update` as a function pointer of fixed type.
+
+        A compiled loop that takes a pointer is cached across processes; one that takes the
+        function itself would be compiled again in each.
+        """
+        return _pointer(self.update, np.dtype(dtype).name)
+
+
+def _checked(
+    name: str, pairs: tuple[tuple[int, int], ...] | None, shape: tuple[int, int]
+) -> list[tuple[int, int]]:
+    everything = [(a, b) for a in range(shape[0]) for b in range(shape[1])]
+    if pairs is None:
+        return everything
+    for pair in pairs:
+        if pair not in everything:
+            raise ValueError(f"{name} must lie below {shape}, got {pair}")
+    return sorted(set(pairs))
+
+
+@cache
+def _pointer(update: Any, dtype: str) -> Any:
+    if config.DISABLE_JIT:
+        return update
+    number = getattr(numba, dtype)
+    flat, deep = number[:, ::1], number[:, :, ::1]
+    signature = numba.void(flat, flat, flat, deep, deep)
+    return CompileResultWAP(update.get_compile_result(signature))

@@ -1,0 +1,1 @@
+"""Learning methods: how the gradient of an online loss is found."""

@@ -1,0 +1,267 @@
+"""Cells: layout at the door, forward, and both Jacobians against finite differences."""
+
+import numba
+import numpy as np
+import pytest
+from sparsegrad.kernels import cells as kernels
+
+from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
+from sparsegrad.cells.jacobians import Paths, dynamics_pattern, immediate_pattern
+
+CELLS = [RNN, GRU, LSTM]
+
+
+def forward(cell: Cell, state: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """One step of the cell: new state, d_state, d_pre, and the sources z."""
+    c, g, units = cell.kind.components, len(cell.kind.maps), cell.units
+    z = np.concatenate([state[0], x, [1.0]]).astype(cell.dtype)
+    pre = np.empty((g, units), cell.dtype)
+    kernels.apply_maps(cell.maps, z, pre)
+    new_state = np.empty((c, units), cell.dtype)
+    d_state = np.full((c, c, units), np.nan, cell.dtype)
+    d_pre = np.full((c, g, units), np.nan, cell.dtype)
+    cell.kind.update(state, pre, new_state, d_state, d_pre)
+    return new_state, d_state, d_pre, z
+
+
+def jacobians(cell: Cell, state: np.ndarray, x: np.ndarray, paths: Paths) -> tuple:
+    _, d_state, d_pre, z = forward(cell, state, x)
+    pattern, dynamics = dynamics_pattern(cell, paths)
+    data = np.empty(pattern.nnz, cell.dtype)
+    kernels.dynamics_values(dynamics, cell.weights, d_state, d_pre, data)
+    D = pattern.astype(cell.dtype)
+    D.data[:] = data
+    pattern = immediate_pattern(cell)
+    data = np.empty(pattern.nnz, cell.dtype)
+    kernels.immediate_values(cell.maps, cell.kind.partials, z, d_pre, data)
+    I_ = pattern.astype(cell.dtype)
+    I_.data[:] = data
+    return D.toarray(), I_.toarray()
+
+
+def differences(cell: Cell, state: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    step = 1e-6
+    D = np.empty((cell.states, cell.states))
+    flat = state.reshape(-1)
+    for j in range(cell.states):
+        ends = []
+        for sign in (1, -1):
+            moved = flat.copy()
+            moved[j] += sign * step
+            ends.append(forward(cell, moved.reshape(state.shape), x)[0].ravel())
+        D[:, j] = (ends[0] - ends[1]) / (2 * step)
+    I_ = np.empty((cell.states, cell.weights.size))
+    for w in range(cell.weights.size):
+        ends = []
+        for sign in (1, -1):
+            kept = cell.weights[w]
+            cell.weights[w] += sign * step
+            ends.append(forward(cell, state, x)[0].ravel())
+            cell.weights[w] = kept
+        I_[:, w] = (ends[0] - ends[1]) / (2 * step)
+    return D, I_
+
+
+def a_cell(cls: type[Cell], **kwargs: object) -> tuple[Cell, np.ndarray, np.ndarray]:
+    cell = cls(3, 6, sparsity=0.5, seed=3, dtype="float64", **kwargs)
+    rng = np.random.default_rng(0)
+    return cell, rng.standard_normal((cell.kind.components, 6)), rng.standard_normal(3)
+
+
+@pytest.mark.parametrize("gate_masks", ["independent", "shared"])
+@pytest.mark.parametrize("cls", CELLS)
+def test_jacobians_equal_finite_differences(cls: type[Cell], gate_masks: str) -> None:
+    cell, state, x = a_cell(cls, gate_masks=gate_masks)
+    D, I_ = jacobians(cell, state, x, Paths.ALL)
+    D_ref, I_ref = differences(cell, state, x)
+    np.testing.assert_allclose(D, D_ref, atol=1e-8)
+    np.testing.assert_allclose(I_, I_ref, atol=1e-8)
+    assert np.abs(I_ref).max() > 0.1
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_restricted_dynamics_are_blocks_of_the_full_one(cls: type[Cell]) -> None:
+    cell, state, x = a_cell(cls)
+    full, _ = jacobians(cell, state, x, Paths.ALL)
+    own, _ = jacobians(cell, state, x, Paths.OWN_UNIT)
+    unit = np.arange(cell.states) % cell.units
+    np.testing.assert_array_equal(own, np.where(unit[:, None] == unit[None, :], full, 0))
+    leak, _ = jacobians(cell, state, x, Paths.LEAK)
+    _, d_state, _, _ = forward(cell, state, x)
+    expected = np.zeros_like(full)
+    for c, b in zip(cell.kind.partials.state_rows, cell.kind.partials.state_columns, strict=True):
+        for u in range(cell.units):
+            expected[c * cell.units + u, b * cell.units + u] = d_state[c, b, u]
+    np.testing.assert_array_equal(leak, expected)
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_products_with_the_jacobians_need_no_jacobian(cls: type[Cell]) -> None:
+    cell, state, x = a_cell(cls)
+    D, I_ = jacobians(cell, state, x, Paths.ALL)
+    _, d_state, d_pre, z = forward(cell, state, x)
+    rng = np.random.default_rng(1)
+    tangent = rng.standard_normal(state.shape)
+    pushed = np.empty_like(tangent)
+    kernels.push_forward(cell.maps, cell.kind.partials, d_state, d_pre, tangent, pushed)
+    np.testing.assert_allclose(pushed.ravel(), D @ tangent.ravel(), rtol=1e-12, atol=1e-13)
+    pulled, grad = np.empty_like(tangent), np.ones(cell.weights.size)
+    kernels.pull_back(cell.maps, cell.kind.partials, z, d_state, d_pre, tangent, pulled, grad)
+    np.testing.assert_allclose(pulled.ravel(), D.T @ tangent.ravel(), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(grad - 1, I_.T @ tangent.ravel(), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cls", CELLS)
+def test_dense_arrays_go_in_and_come_out(cls: type[Cell], dtype: str) -> None:
+    cell = cls(5, 12, sparsity=0.75, seed=1, dtype=dtype)
+    dense = cell.to_dense()
+    for bias in ("bias_ih", "bias_hh"):
+        dense[bias] = np.random.default_rng(0).standard_normal(dense[bias].shape).astype(dtype)
+    again = cls.from_dense(**dense)
+    assert again.dtype == dtype
+    for name, values in again.to_dense().items():
+        np.testing.assert_array_equal(values, dense[name])
+    gates = {RNN: 1, GRU: 3, LSTM: 4}[cls]
+    assert dense["weight_ih"].shape == (gates * 12, 5)
+    assert dense["weight_hh"].shape == (gates * 12, 12)
+
+
+@pytest.mark.parametrize("gate_masks", ["independent", "shared"])
+@pytest.mark.parametrize("cls", CELLS)
+def test_masks_have_the_exact_count(cls: type[Cell], gate_masks: str) -> None:
+    cell = cls(5, 12, sparsity=0.75, input_sparsity=0.4, gate_masks=gate_masks, seed=1)
+    masks = cell.masks()
+    recurrent = masks["weight_hh"].reshape(-1, 12 * 12)
+    np.testing.assert_array_equal(recurrent.sum(axis=1), 36)
+    np.testing.assert_array_equal(masks["weight_ih"].reshape(-1, 12 * 5).sum(axis=1), 36)
+    assert masks["bias_ih"].all()
+    assert masks["bias_hh"].all()
+    if recurrent.shape[0] > 1:
+        same = (recurrent == recurrent[0]).all()
+        assert same == (gate_masks == "shared")
+
+
+def test_seed_decides_masks_and_weights() -> None:
+    one, two, other = (GRU(3, 8, sparsity=0.5, seed=s) for s in (4, 4, 5))
+    np.testing.assert_array_equal(one.to_dense()["weight_hh"], two.to_dense()["weight_hh"])
+    assert (one.masks()["weight_hh"] != other.masks()["weight_hh"]).any()
+
+
+def test_initial_weights_are_scaled_by_the_fan_in_that_exists() -> None:
+    spread = []
+    for sparsity in (0.0, 0.9):
+        cell = RNN(4, 300, sparsity=sparsity, seed=0, dtype="float64")
+        drive = cell.to_dense()["weight_hh"] @ np.random.default_rng(0).standard_normal(300)
+        spread.append(drive.std())
+    np.testing.assert_allclose(spread, 1.0, rtol=0.15)
+
+
+def test_own_masks_are_taken() -> None:
+    blocks = np.kron(np.eye(3, dtype=bool), np.ones((2, 2), bool))
+    cell = LSTM(4, 6, masks={"weight_hh": np.tile(blocks, (4, 1))})
+    np.testing.assert_array_equal(cell.masks()["weight_hh"], np.tile(blocks, (4, 1)))
+    assert cell.masks()["weight_ih"].all()
+
+
+def test_masks_of_dense_arrays_keep_zero_weights() -> None:
+    weight = np.zeros((3, 3))
+    cell = RNN.from_dense(weight_ih=np.ones((3, 2)), weight_hh=weight, bias_ih=np.zeros(3))
+    assert cell.weights.size == 6 + 3
+    cell = RNN.from_dense(
+        weight_ih=np.ones((3, 2)), weight_hh=weight, masks={"weight_hh": np.eye(3, dtype=bool)}
+    )
+    assert cell.weights.size == 6 + 3
+    assert "bias_ih" not in cell.to_dense()
+
+
+@numba.njit(cache=True)
+def leaky(state, pre, new_state, d_state, d_pre):  # type: ignore[no-untyped-def]
+    for i in range(state.shape[1]):
+        y = np.tanh(pre[0, i])
+        new_state[0, i] = 0.9 * state[0, i] + 0.1 * y
+        d_state[0, 0, i] = 0.9
+        d_pre[0, 0, i] = 0.1 * (1.0 - y * y)
+
+
+@numba.njit(cache=True)
+def leaky_wrong(state, pre, new_state, d_state, d_pre):  # type: ignore[no-untyped-def]
+    for i in range(state.shape[1]):
+        y = np.tanh(pre[0, i])
+        new_state[0, i] = 0.9 * state[0, i] + 0.1 * y
+        d_state[0, 0, i] = 0.9
+        d_pre[0, 0, i] = 0.1 * (1.0 - y)
+
+
+@numba.njit(cache=True)
+def talks_to_its_neighbour(state, pre, new_state, d_state, d_pre):  # type: ignore[no-untyped-def]
+    units = state.shape[1]
+    for i in range(units):
+        new_state[0, i] = pre[0, i] + state[0, (i + 1) % units] - state[0, i]
+        d_state[0, 0, i] = -1.0
+        d_pre[0, 0, i] = 1.0
+
+
+def test_a_users_own_cell() -> None:
+    class Leaky(Cell):
+        kind = CellKind(update=leaky, maps=(Map(),))
+
+    check_cell(Leaky.kind)
+    cell, state, x = a_cell(Leaky)
+    D, I_ = jacobians(cell, state, x, Paths.ALL)
+    D_ref, I_ref = differences(cell, state, x)
+    np.testing.assert_allclose(D, D_ref, atol=1e-8)
+    np.testing.assert_allclose(I_, I_ref, atol=1e-8)
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_check_cell_passes_the_built_in_cells(cls: type[Cell]) -> None:
+    check_cell(cls(2, 2).kind)
+
+
+def test_check_cell_names_the_wrong_partial() -> None:
+    with pytest.raises(ValueError, match=r"∂s'\[0\]/∂a\[0\] gives"):
+        check_cell(CellKind(update=leaky_wrong, maps=(Map(),)))
+    with pytest.raises(ValueError, match=r"∂s'\[0\]/∂s\[0\] is declared zero but is 0\.9"):
+        check_cell(CellKind(update=leaky, maps=(Map(),), state_partials=()))
+    with pytest.raises(ValueError, match=r"∂s'\[0\]/∂a\[1\] is not written"):
+        check_cell(CellKind(update=leaky, maps=(Map(), Map())))
+    with pytest.raises(ValueError, match="reads another unit"):
+        check_cell(CellKind(update=talks_to_its_neighbour, maps=(Map(),)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"inputs": 0, "units": 3}, "at least 1, got 0 and 3"),
+        ({"inputs": 2, "units": 3, "sparsity": 1.0}, r"\[0, 1\), got 1.0"),
+        ({"inputs": 2, "units": 3, "gate_masks": "none"}, "gate_masks must be one of"),
+        ({"inputs": 2, "units": 3, "dtype": "float16"}, "float32 or float64, got float16"),
+        ({"inputs": 2, "units": 3, "masks": {"w": np.ones(3, bool)}}, "named as"),
+        ({"inputs": 2, "units": 3, "masks": {"weight_hh": np.ones((3, 3))}}, "must be boolean"),
+        ({"inputs": 2, "units": 3, "masks": {"weight_hh": np.ones((2, 3), bool)}}, "shape"),
+    ],
+)
+def test_bad_cells_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        RNN(**arguments)
+
+
+def test_bad_dense_arrays_are_refused() -> None:
+    good = {"weight_ih": np.ones((6, 2)), "weight_hh": np.ones((6, 2))}
+    with pytest.raises(TypeError, match="weight_ih must be float64"):
+        GRU.from_dense(**{**good, "weight_ih": np.ones((6, 2), np.float32)})
+    with pytest.raises(ValueError, match=r"weight_ih must have shape \(6, 3\)"):
+        GRU.from_dense(**{**good, "weight_ih": np.ones((4, 3))})
+    with pytest.raises(ValueError, match="weight_hh must be finite"):
+        GRU.from_dense(**{**good, "weight_hh": np.full((6, 2), np.nan)})
+    with pytest.raises(TypeError, match="float32 or float64, got int64"):
+        GRU.from_dense(**{**good, "weight_hh": np.ones((6, 2), int)})
+    with pytest.raises(ValueError, match="nonlinearity must be one of"):
+        RNN(2, 3, nonlinearity="sine")
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_an_uncompiled_update_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"decorate it with numba\.njit"):
+        CellKind(update=lambda *_: None, maps=(Map(),))
