@@ -6,3 +6,7 @@ boundary. Arguments come in one order: structure, inputs, outputs, scratch.
 
 if __name__ != "sparsegrad.kernels":
     raise ImportError("import these kernels as sparsegrad.kernels, not as a top-level package")
+
+from sparsegrad.kernels.csr import csr_contract, csr_update, csr_update_and_contract
+
+__all__ = ["csr_contract", "csr_update", "csr_update_and_contract"]

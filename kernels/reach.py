@@ -7,14 +7,14 @@ Influence flows from m to i along D[i, m], so a walk leaves unit m through *colu
 here by columns. The reach only grows, hence one walk level by level finds it, each level looking
 only at the units that the level before has added.
 
-Weights with the same column of I walk the same way: `group_rows` finds them, one walk serves all.
-Groups that end up with the same reach share one copy. They are found by an XOR of one random
-number per unit (`unit_hash`), which any order of visits turns out alike, and then compared unit by
-unit (`check_reach`): a collision costs a second try, never a wrong pattern.
+Weights with the same column of I walk the same way and share one walk: a group. Groups that end up
+with the same reach share one copy, a supernode. They are found by the XOR of one random number per
+unit (`unit_hash`), which any order of visits turns out alike, and are then compared unit by unit
+(`check_reach`): a collision costs a second try, never a wrong pattern.
 
 Counting goes before filling, so that the caller allocates what is needed and no more. All passes
-take a range of groups, with their own scratch: ranges may run on several threads at once (no
-kernel here holds the GIL), and no result depends on how they were cut.
+take a range of groups and their own scratch: ranges may run on several threads at once, and no
+result depends on how they were cut.
 
 Indices are int32, pointers int64. Source of the reach: Menick, Elsen, Evci, Osindero, Simonyan,
 Graves, "A Practical Sparse Approximation for Real Time Recurrent Learning", arXiv 2006.07232.
@@ -23,98 +23,6 @@ Graves, "A Practical Sparse Approximation for Real Time Recurrent Learning", arX
 import numba
 import numpy as np
 from numpy.typing import NDArray
-
-
-# (i, j) -> (j, i); the rows of the result are sorted and free of duplicates, whatever came in
-@numba.njit(cache=True, nogil=True)
-def transpose_pattern(
-    indptr: NDArray[np.int64],  # (rows + 1,)      in
-    indices: NDArray[np.int32],  # (nnz,)          in, any order, duplicates allowed
-    out_indptr: NDArray[np.int64],  # (columns + 1,)   out
-    out_indices: NDArray[np.int32],  # (nnz,)          out, the first out_indptr[-1] are used
-    last: NDArray[np.int32],  # (columns,)      scratch
-) -> None:
-    """Transpose a pattern by counting, in time linear in its size."""
-    rows = indptr.size - 1
-    columns = out_indptr.size - 1
-    out_indptr[:] = 0
-    last[:] = -1
-    for row in range(rows):
-        for slot in range(indptr[row], indptr[row + 1]):
-            column = indices[slot]
-            if last[column] != row:
-                last[column] = row
-                out_indptr[column + 1] += 1
-    for column in range(columns):
-        out_indptr[column + 1] += out_indptr[column]
-    last[:] = -1
-    for row in range(rows):
-        for slot in range(indptr[row], indptr[row + 1]):
-            column = indices[slot]
-            if last[column] != row:
-                last[column] = row
-                out_indices[out_indptr[column]] = row
-                out_indptr[column] += 1
-    # each start has moved to its end, which is the next one's start: move all up by one place
-    for column in range(columns, 0, -1):
-        out_indptr[column] = out_indptr[column - 1]
-    out_indptr[0] = 0
-
-
-@numba.njit(cache=True, nogil=True)
-def find_unsorted_row(
-    indptr: NDArray[np.int64],  # (rows + 1,)      in
-    indices: NDArray[np.int32],  # (nnz,)          in
-    columns: int,  #                              in
-) -> int:
-    """Return the first row that is not sorted, unique and within [0, columns), or -1."""
-    for row in range(indptr.size - 1):
-        before = -1
-        for slot in range(indptr[row], indptr[row + 1]):
-            column = indices[slot]
-            if column <= before or column >= columns:
-                return row
-            before = column
-    return -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _same_row(indptr: NDArray[np.int64], indices: NDArray[np.int32], one: int, other: int) -> bool:
-    length = indptr[one + 1] - indptr[one]
-    if indptr[other + 1] - indptr[other] != length:
-        return False
-    for offset in range(length):
-        if indices[indptr[one] + offset] != indices[indptr[other] + offset]:
-            return False
-    return True
-
-
-@numba.njit(cache=True, nogil=True)
-def group_rows(
-    indptr: NDArray[np.int64],  # (rows + 1,)      in
-    indices: NDArray[np.int32],  # (nnz,)          in, sorted within each row
-    unit_hash: NDArray[np.int64],  # (columns,)      in, random
-    group: NDArray[np.int32],  # (rows,)         out, each row's group
-    first: NDArray[np.int32],  # (rows,)         out, the lowest row of each group
-    table: NDArray[np.int32],  # (2**b > rows,)  scratch
-) -> int:
-    """Group equal rows, numbered by first appearance; return the number of groups."""
-    mask = table.size - 1
-    table[:] = -1
-    groups = 0
-    for row in range(indptr.size - 1):
-        key = np.int64(0)
-        for slot in range(indptr[row], indptr[row + 1]):
-            key ^= unit_hash[indices[slot]]
-        place = key & mask
-        while table[place] >= 0 and not _same_row(indptr, indices, first[table[place]], row):
-            place = (place + 1) & mask
-        if table[place] < 0:
-            table[place] = groups
-            first[groups] = row
-            groups += 1
-        group[row] = table[place]
-    return groups
 
 
 @numba.njit(cache=True, nogil=True)
@@ -271,61 +179,89 @@ def check_reach(
     return True
 
 
-# edges[s] = |{(i, m) : D[i, m] may be non-zero, i and m in the reach of s}|
+# Many walks at once, one bit each, to a fixed point: bit b of seen[i] says that walk b is at i
 @numba.njit(cache=True, nogil=True)
-def count_edges(
-    dynamics_indptr: NDArray[np.int64],  # (units + 1,)     in
+def count_levels(
+    start: int,  #                              in, first group
+    stop: int,  #                               in, one past the last
+    dynamics_indptr: NDArray[np.int64],  # (units + 1,)     in, D by rows
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)      in
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
-    reach_indices: NDArray[np.int32],  # (nnz of reach,)  in
-    edges: NDArray[np.int64],  # (supernodes,)    out
-    marker: NDArray[np.int32],  # (units,)         scratch
-) -> None:
-    """Count the entries of D[R, R]: the multiply-adds per weight of each supernode's update."""
-    marker[:] = -1
-    for supernode in range(edges.size):
-        for slot in range(reach_indptr[supernode], reach_indptr[supernode + 1]):
-            marker[reach_indices[slot]] = supernode
-        total = 0
-        for slot in range(reach_indptr[supernode], reach_indptr[supernode + 1]):
-            unit = reach_indices[slot]
-            for inner in range(dynamics_indptr[unit], dynamics_indptr[unit + 1]):
-                if marker[dynamics_indices[inner]] == supernode:
-                    total += 1
-        edges[supernode] = total
-
-
-@numba.njit(cache=True, nogil=True)
-def find_stray_weight(
     immediate_indptr: NDArray[np.int64],  # (weights + 1,)   in, I by columns
-    immediate_indices: NDArray[np.int32],  # (nnz of I,)      in, sorted within each weight
-    supernode: NDArray[np.int32],  # (weights,)       in
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
-    reach_indices: NDArray[np.int32],  # (nnz of reach,)  in, sorted within each supernode
-) -> int:
-    """Return the first weight with a row of I outside its reach, or -1."""
-    for weight in range(supernode.size):
-        slot = reach_indptr[supernode[weight]]
-        end = reach_indptr[supernode[weight] + 1]
-        for inner in range(immediate_indptr[weight], immediate_indptr[weight + 1]):
-            while slot < end and reach_indices[slot] < immediate_indices[inner]:
-                slot += 1
-            if slot == end or reach_indices[slot] != immediate_indices[inner]:
-                return weight
-    return -1
-
-
-@numba.njit(cache=True, nogil=True)
-def expand_reach(
-    supernode: NDArray[np.int32],  # (weights,)       in
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
-    reach_indices: NDArray[np.int32],  # (nnz of reach,)  in
-    indptr: NDArray[np.int64],  # (weights + 1,)   in, from the counts
-    indices: NDArray[np.int32],  # (entries,)       out
+    immediate_indices: NDArray[np.int32],  # (nnz of I,)      in
+    first: NDArray[np.int32],  # (groups,)        in, a weight of each group
+    multiplicity: NDArray[np.int64],  # (groups,)        in, how many weights it has
+    levels: NDArray[np.int64],  # (units + 1, 2)   in/out, as in `count_reach`
+    seen: NDArray[np.int64],  # (units,)         scratch
+    fresh: NDArray[np.int64],  # (2, units)       scratch
 ) -> None:
-    """Write one row of units per weight: the plain CSR of the pattern."""
-    for weight in range(supernode.size):
-        slot = indptr[weight]
-        for source in range(reach_indptr[supernode[weight]], reach_indptr[supernode[weight] + 1]):
-            indices[slot] = reach_indices[source]
-            slot += 1
+    """Count what each level adds, up to saturation, without ever holding a reach."""
+    units = seen.size
+    for low in range(start, stop, 62):  # 62 bits: the sign of an int64 is never touched
+        high = min(low + 62, stop)
+        full = (np.int64(1) << np.int64(high - low)) - np.int64(1)
+        seen[:] = 0
+        fresh[0] = 0
+        for group in range(low, high):
+            bit = np.int64(1) << np.int64(group - low)
+            weight = first[group]
+            for slot in range(immediate_indptr[weight], immediate_indptr[weight + 1]):
+                seen[immediate_indices[slot]] |= bit
+                fresh[0, immediate_indices[slot]] |= bit
+                levels[0, 0] += 1
+                levels[0, 1] += multiplicity[group]
+        depth = 1
+        grown = True
+        while grown:
+            grown = False
+            groups = np.int64(0)  # in registers, so that the loop over the bits is vectorised
+            weights = np.int64(0)
+            before = fresh[(depth - 1) % 2]
+            after = fresh[depth % 2]
+            for unit in range(units):
+                word = np.int64(0)
+                if seen[unit] != full:
+                    for slot in range(dynamics_indptr[unit], dynamics_indptr[unit + 1]):
+                        word |= before[dynamics_indices[slot]]
+                    word &= ~seen[unit]
+                after[unit] = word
+                if word != 0:
+                    grown = True
+                    seen[unit] |= word
+                    for group in range(low, high):
+                        one = (word >> np.int64(group - low)) & np.int64(1)
+                        groups += one
+                        weights += one * multiplicity[group]
+            levels[depth, 0] += groups
+            levels[depth, 1] += weights
+            depth += 1
+
+
+# size[g] = |R|,  edges[g] = |{(i, m) : D[i, m] may be non-zero, m in R}|,  R saturated
+@numba.njit(cache=True, nogil=True)
+def measure_closures(
+    start: int,  #                              in, first group
+    stop: int,  #                               in, one past the last
+    column_indptr: NDArray[np.int64],  # (units + 1,)     in, D by columns
+    column_indices: NDArray[np.int32],  # (nnz of D,)      in
+    immediate_indptr: NDArray[np.int64],  # (weights + 1,)   in, I by columns
+    immediate_indices: NDArray[np.int32],  # (nnz of I,)      in
+    first: NDArray[np.int32],  # (groups,)        in, a weight of each group
+    size: NDArray[np.int64],  # (groups,)        out, in the range
+    edges: NDArray[np.int64],  # (groups,)        out, in the range
+    levels: NDArray[np.int64],  # (units + 1, 2)   scratch
+    marker: NDArray[np.int32],  # (units,)         scratch, -1 on entry
+    queue: NDArray[np.int32],  # (units,)         scratch
+) -> None:
+    """Measure what exact RTRL costs per weight: R is closed, so no link of D leaves it."""
+    units = marker.size
+    for group in range(start, stop):
+        weight = first[group]
+        seeds = immediate_indices[immediate_indptr[weight] : immediate_indptr[weight + 1]]
+        count, _ = _walk(
+            units + 1, column_indptr, column_indices, seeds, group, 0, levels, marker, queue
+        )
+        total = 0
+        for place in range(count):
+            total += column_indptr[queue[place] + 1] - column_indptr[queue[place]]
+        size[group] = count
+        edges[group] = total

@@ -1,4 +1,4 @@
-"""Exact costs from patterns alone: entries of J, multiply-adds of a step, bytes; and what fits.
+"""Exact costs from patterns alone: entries of J, multiply-adds of a step, bytes.
 
 For a pattern with reach R(w) of weight w,
 
@@ -9,15 +9,27 @@ For a pattern with reach R(w) of weight w,
 each times the batch. Adding I to J is not counted: it is one addition per entry of I.
 """
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from sparsegrad.memory import available_memory, require_memory
+from sparsegrad.symbolic import Rows, measure_saturation
+
 if TYPE_CHECKING:
     from sparsegrad.pattern import ReachPattern
+
+
+__all__ = [
+    "Cost",
+    "available_memory",
+    "bptt_multiply_adds",
+    "dense_rtrl_multiply_adds",
+    "price",
+    "require_memory",
+    "saturated_cost",
+]
 
 
 class Cost(NamedTuple):
@@ -65,84 +77,20 @@ def dense_rtrl_multiply_adds(pattern: "ReachPattern", batch: int = 1) -> int:
     return units * units * weights * batch
 
 
-def _first_number(path: Path) -> int | None:
-    """First word of a file as a number, or None where there is no such file or number."""
-    try:
-        return int(path.read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
+def saturated_cost(pattern: "ReachPattern", batch: int = 1, dtype: DTypeLike = "float32") -> Cost:
+    """Cost of exact RTRL on the net of a pattern, whatever the pattern's own n.
 
-
-def _meminfo_available() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return None
-
-
-def _cgroup_available() -> int | None:
-    """Bytes left under the container's limit, the page cache that it may drop included."""
-    root = Path("/sys/fs/cgroup")
-    for folder, limit, used, cache in (
-        (root, "memory.max", "memory.current", "inactive_file"),
-        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        most = _first_number(folder / limit)
-        now = _first_number(folder / used)
-        if most is None or now is None:
-            continue  # "max": no limit here
-        try:
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
-            stat = {}
-        return max(most - now + int(stat.get(cache, 0)), 0)
-    return None
-
-
-def available_memory() -> int | None:
-    """Bytes that can be allocated now without swapping; None where the system does not say."""
-    known = [bytes_ for bytes_ in (_meminfo_available(), _cgroup_available()) if bytes_ is not None]
-    if known:
-        return min(known)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def require_memory(needed: int, what: str, bytes_by_n: tuple[int, ...] = ()) -> None:
-    """Refuse an allocation that does not fit, before it is made.
+    The same as `reach(dynamics, immediate, n=None).cost(batch, dtype)`, but no reach is stored:
+    weights that write into the same strongly connected components of D saturate at the same
+    reach, which is closed under D and so has as many multiply-adds as links leave it.
 
     Parameters
     ----------
-    needed : int
-        Bytes about to be allocated.
-    what : str
-        What they are for: the subject of the message.
-    bytes_by_n : tuple of int
-        Bytes that the same thing would need at n = 1, 2, ...; the message names the largest n
-        that fits.
-
-    Raises
-    ------
-    MemoryError
-        If `needed` is more than the memory that is available.
+    pattern : ReachPattern
+        Any pattern of the net; n = 1 is the cheapest to make.
+    batch, dtype
+        As in `ReachPattern.cost`.
     """
-    available = available_memory()
-    if available is None or needed <= available:
-        return
-    fitting = [n for n, size in enumerate(bytes_by_n, start=1) if size <= available]
-    if fitting:
-        advice = f"the largest n that fits is {fitting[-1]}"
-    elif bytes_by_n:
-        advice = "no n fits"
-    else:
-        advice = "use a smaller n or a sparser net"
-    raise MemoryError(
-        f"{what} must fit in the available memory of {available / 2**30:.3g} GiB, "
-        f"got {needed / 2**30:.3g} GiB; {advice}"
-    )
+    dynamics = Rows(pattern.dynamics_indptr, pattern.dynamics_indices, pattern.shape[1])
+    weights = Rows(pattern.immediate_indptr, pattern.immediate_indices, pattern.shape[1])
+    return price(*measure_saturation(dynamics, weights), batch, dtype)

@@ -1,0 +1,310 @@
+"""How the symbolic phase is run: the gate for patterns, and the search for the reach."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegrad.kernels.patterns import expand_reach, group_rows, transpose_pattern
+from sparsegrad.kernels.reach import (
+    check_reach,
+    count_levels,
+    count_reach,
+    fill_reach,
+    measure_closures,
+)
+from sparsegrad.memory import require_memory
+
+_GROUPS_PER_TASK = 1024  # fewer walks are not worth a thread
+
+
+class Rows(NamedTuple):
+    """A pattern in compressed rows (or columns); sorted and unique once canonical."""
+
+    indptr: NDArray[np.int64]  # (rows + 1,)
+    indices: NDArray[np.int32]  # (nnz,)
+    columns: int
+
+
+def check_shapes(dynamics: Any, immediate: Any) -> None:
+    """Refuse patterns whose shapes do not fit together."""
+    shapes = np.shape(dynamics), np.shape(immediate)
+    if len(shapes[0]) != 2 or shapes[0][0] != shapes[0][1]:
+        raise ValueError(f"dynamics must be square, (units, units), got shape {shapes[0]}")
+    units = shapes[0][0]
+    if len(shapes[1]) != 2 or shapes[1][0] != units:
+        raise ValueError(
+            f"immediate must be (units, weights) with {units} units as dynamics has, "
+            f"got shape {shapes[1]}"
+        )
+    if units < 1 or shapes[1][1] < 1:
+        raise ValueError(f"there must be units and weights, got {units} and {shapes[1][1]}")
+    if max(units, shapes[1][1]) >= 2**31 - 1:
+        raise ValueError(
+            f"units and weights must number below 2**31 - 1, got {units} and {shapes[1][1]}"
+        )
+
+
+def check_indptr(name: str, indptr: NDArray[Any], indices: NDArray[Any]) -> None:
+    """Refuse pointers that do not rise from 0 to the number of indices."""
+    if indptr.size < 2:
+        raise ValueError(f"{name} must have an entry per row and one more, got {indptr.size}")
+    if indptr[0] != 0 or indptr[-1] != indices.size or (indptr[1:] < indptr[:-1]).any():
+        raise ValueError(
+            f"{name} must rise from 0 to the number of indices, {indices.size}, "
+            f"got {indptr[0]} to {indptr[-1]}"
+        )
+
+
+def canonical(name: str, matrix: Any) -> Rows:
+    """Rows of a pattern, sorted and unique; what a sparse format stores counts, zero or not."""
+    by_columns, stored = _compressed(name, matrix)
+    once = transpose(stored)
+    return once if by_columns else transpose(once)
+
+
+def _compressed(name: str, matrix: Any) -> tuple[bool, Rows]:
+    """Return whether a pattern is stored by columns, and its pointers and indices as they are."""
+    if hasattr(matrix, "tocsr"):  # any format of scipy.sparse, without importing it
+        if matrix.format == "dia":  # its conversions drop explicit zeros: convert ones instead
+            ones = np.ones(matrix.data.shape, bool)
+            matrix = type(matrix)((ones, matrix.offsets), shape=matrix.shape)
+        if matrix.format not in ("csr", "csc"):
+            matrix = matrix.tocsr()
+        by_columns = matrix.format == "csc"
+        bound = matrix.shape[0 if by_columns else 1]
+        indptr, indices = matrix.indptr, matrix.indices
+        if indptr.size != matrix.shape[1 if by_columns else 0] + 1:
+            raise ValueError(f"{name}.indptr must fit shape {matrix.shape}, got {indptr.size}")
+        check_indptr(f"{name}.indptr", indptr, indices[: indptr[-1]])
+        indices = indices[: indptr[-1]]
+        if indices.size and (indices.min() < 0 or indices.max() >= bound):
+            raise ValueError(
+                f"{name}.indices must lie in [0, {bound}), got {indices.min()} to {indices.max()}"
+            )
+    else:
+        dense = np.asarray(matrix)
+        if dense.dtype.kind not in "biufc":
+            raise TypeError(
+                f"{name} must be a scipy.sparse array or a dense array of numbers or bool, "
+                f"got {type(matrix).__name__} of {dense.dtype}"
+            )
+        by_columns, bound = False, dense.shape[1]
+        indices = np.nonzero(dense)[1]
+        indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(dense, axis=1))])
+    return by_columns, Rows(
+        np.ascontiguousarray(indptr, np.int64), np.ascontiguousarray(indices, np.int32), bound
+    )
+
+
+def transpose(pattern: Rows) -> Rows:
+    """Columns of a pattern, sorted and unique whatever the order of what came in."""
+    indptr = np.empty(pattern.columns + 1, np.int64)
+    indices = np.empty(pattern.indices.size, np.int32)
+    transpose_pattern(*pattern[:2], indptr, indices, np.empty(pattern.columns, np.int32))
+    if indptr[-1] < indices.size:  # there were duplicates
+        indices = indices[: indptr[-1]].copy()
+    return Rows(indptr, indices, pattern.indptr.size - 1)
+
+
+def find_reach(dynamics: Rows, weights: Rows, n: int | None) -> tuple[Any, ...]:
+    """Find the reach from D by rows and I by columns, both canonical.
+
+    Returns the fields of a ReachPattern, in order, the arrays read-only.
+    """
+    search = _Search(dynamics, weights, n)
+    if n is None:
+        levels = search.count_levels()
+        search.share_components()
+        size, key, _, saturated = search.count()
+    else:
+        size, key, levels, saturated = search.count()
+    stored, entries = np.cumsum(levels, axis=0).T.tolist()
+    last = int(np.flatnonzero(levels[:, 0])[-1]) + 1 if levels.any() else 1
+    while True:
+        supernode, lead = _merge(key)
+        reach_indptr = np.zeros(lead.size + 1, np.int64)
+        np.cumsum(size[lead], out=reach_indptr[1:])
+        require_memory(
+            4 * int(reach_indptr[-1]), "the reach of a pattern",
+            tuple(4 * count for count in stored),
+        )  # fmt: skip
+        reach_indices = search.fill(lead, reach_indptr)
+        if search.check(supernode, lead, reach_indptr, reach_indices):
+            break
+        search.seed += 1  # two reaches had one key: take other keys
+        _, key, _, _ = search.count()
+    arrays = (*search.rows[:2], *weights[:2], supernode[search.group], reach_indptr, reach_indices)
+    for array in arrays:
+        array.setflags(write=False)
+    return *arrays, last if n is None else n, saturated, tuple(entries[:last])
+
+
+def measure_saturation(dynamics: Rows, weights: Rows) -> tuple[int, int]:
+    """Return entries and multiply-adds of the saturated pattern, without storing a reach."""
+    search = _Search(dynamics, weights, None)
+    search.share_components()
+    multiplicity = search.multiplicity()
+    size = np.empty(multiplicity.size, np.int64)
+    edges = np.empty(multiplicity.size, np.int64)
+
+    def task(start: int, stop: int) -> None:
+        measure_closures(
+            start, stop, *search.columns[:2], *weights[:2], search.first, size, edges,
+            *search.scratch(),
+        )  # fmt: skip
+
+    _in_threads(task, multiplicity.size)
+    return int(np.dot(multiplicity, size)), int(np.dot(multiplicity, edges))
+
+
+class _Search:
+    """Walks from groups of weights with equal columns of I."""
+
+    def __init__(self, dynamics: Rows, weights: Rows, n: int | None) -> None:
+        self.rows, self.columns, self.weights = dynamics, transpose(dynamics), weights
+        self.units = dynamics.columns
+        # every level but the last adds a unit: after so many steps nothing can be added
+        self.steps = self.units + 1 if n is None else min(n, self.units + 1)
+        self.seed = 0
+        self.group, self.first = _group_rows(weights, self._unit_hash())
+
+    def _unit_hash(self) -> NDArray[np.int64]:
+        generator = np.random.default_rng(self.seed)
+        return generator.integers(0, 2**63 - 1, size=self.units, dtype=np.int64)
+
+    def multiplicity(self) -> NDArray[np.int64]:
+        """How many weights each group has: int64, (groups,)."""
+        return np.bincount(self.group, minlength=self.first.size).astype(np.int64)
+
+    def count_levels(self) -> NDArray[np.int64]:
+        """Places that each level adds until all groups are saturated, as `count` has them."""
+        multiplicity = self.multiplicity()
+
+        def task(start: int, stop: int) -> NDArray[np.int64]:
+            levels = np.zeros((self.steps, 2), np.int64)
+            count_levels(
+                start, stop, *self.rows[:2], *self.weights[:2], self.first, multiplicity, levels,
+                np.empty(self.units, np.int64), np.empty((2, self.units), np.int64),
+            )  # fmt: skip
+            return levels
+
+        return np.sum(_in_threads(task, self.first.size), axis=0)
+
+    def share_components(self) -> None:
+        """Merge groups that write into the same strongly connected components of D.
+
+        They saturate at the same reach, so one walk serves them all: a net that is one component
+        takes one walk, not one per unit.
+        """
+        # scipy.sparse takes 0.2 s to import, much of what `import sparsegrad` may take
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import connected_components
+
+        ones = np.ones(self.rows.indices.size, np.int8)
+        graph = csr_array((ones, self.rows.indices, self.rows.indptr), shape=[self.units] * 2)
+        count, label = connected_components(graph, connection="strong")
+        indptr = np.zeros(self.first.size + 1, np.int64)
+        np.cumsum(np.diff(self.weights.indptr)[self.first], out=indptr[1:])
+        indices = np.empty(int(indptr[-1]), np.int32)
+        expand_reach(self.first, *self.weights[:2], indptr, indices)
+        touched = transpose(transpose(Rows(indptr, label[indices].astype(np.int32), count)))
+        component_set, lead = _group_rows(touched, self._unit_hash())
+        self.group, self.first = component_set[self.group], self.first[lead]
+
+    def count(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], bool]:
+        """Size and key of each group's reach, places that each level adds, and if saturated."""
+        groups = self.first.size
+        multiplicity = self.multiplicity()
+        unit_hash = self._unit_hash()
+        size = np.empty(groups, np.int64)
+        key = np.empty(groups, np.int64)
+
+        def task(start: int, stop: int) -> tuple[NDArray[np.int64], bool]:
+            levels, marker, queue = self.scratch()
+            saturated = count_reach(
+                start, stop, self.steps, *self.columns[:2], *self.weights[:2], self.first,
+                multiplicity, unit_hash, size, key, levels, marker, queue,
+            )  # fmt: skip
+            return levels, saturated
+
+        results = _in_threads(task, groups)
+        levels = np.sum([levels for levels, _ in results], axis=0)
+        return size, key, levels, all(saturated for _, saturated in results)
+
+    def fill(self, lead: NDArray[np.int64], reach_indptr: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Units of the reach of each leading group, one after another."""
+        weight_of = self.first[lead]
+        reach_indices = np.empty(int(reach_indptr[-1]), np.int32)
+
+        def task(start: int, stop: int) -> None:
+            fill_reach(
+                start, stop, self.steps, *self.columns[:2], *self.weights[:2], weight_of,
+                reach_indptr, reach_indices, *self.scratch(),
+            )  # fmt: skip
+
+        _in_threads(task, lead.size)
+        return reach_indices
+
+    def check(
+        self,
+        supernode: NDArray[np.int32],
+        lead: NDArray[np.int64],
+        reach_indptr: NDArray[np.int64],
+        reach_indices: NDArray[np.int32],
+    ) -> bool:
+        """Whether each group's reach is that of the group that leads its supernode."""
+        if lead.size == self.first.size:
+            return True  # nothing was merged
+        weight_of = self.first[lead]
+
+        def task(start: int, stop: int) -> bool:
+            return check_reach(
+                start, stop, self.steps, *self.columns[:2], *self.weights[:2], self.first,
+                supernode, weight_of, reach_indptr, reach_indices, *self.scratch(),
+            )  # fmt: skip
+
+        return all(_in_threads(task, self.first.size))
+
+    def scratch(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        """Levels, marker and queue of one walker."""
+        return (
+            np.zeros((self.steps, 2), np.int64),
+            np.full(self.units, -1, np.int32),
+            np.empty(self.units, np.int32),
+        )
+
+
+def _group_rows(
+    pattern: Rows, unit_hash: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return each row's group of equal rows, by first appearance, and the lowest row of each."""
+    rows = pattern.indptr.size - 1
+    group = np.empty(rows, np.int32)
+    first = np.empty(rows, np.int32)
+    table = np.empty(1 << (rows * 4 // 3).bit_length(), np.int32)
+    groups = group_rows(pattern.indptr, pattern.indices, unit_hash, group, first, table)
+    return group, first[:groups].copy()
+
+
+def _merge(key: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return each key's number, by first appearance, and the first place of each number."""
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(order.size, np.int32)
+    rank[order] = np.arange(order.size, dtype=np.int32)
+    return rank[inverse], first[order]
+
+
+def _in_threads(task: Callable[[int, int], Any], count: int) -> list[Any]:
+    """Run task(start, stop) over ranges of `count`, on as many threads as Numba may use."""
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    threads = min(most, -(-count // _GROUPS_PER_TASK))
+    if threads == 1:
+        return [task(0, count)]
+    cuts = np.linspace(0, count, 4 * threads + 1).astype(int).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(task, cuts[:-1], cuts[1:]))
