@@ -76,7 +76,8 @@ def draw(points: Sequence[Point], title: str, batch: int, path: Path) -> None:
         for axes in grid[-1]:
             axes.set_xlabel("n of SnAp-n")
         handles = _legend(points)
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", frameon=False,
+                      ncols=max(1, min(len(handles), 2 * len(units))))  # fmt: skip
         figure.suptitle(title, fontsize=10)
         figure.savefig(path, dpi=160, format="png")
 

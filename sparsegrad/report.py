@@ -15,26 +15,25 @@ from sparsegrad.scaling import Fit
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDE = 110
-"""Columns of the terminal from which the rich table shows everything."""
-
-LEGEND = (
-    "entries: numbers kept in J; density: of J on the weights that exist; time: of one update of "
-    "J, median",
-    "roof: least time on this machine (multiply-add peak, or J read and written once at the "
-    "measured bandwidth) / time",
-    "xBPTT: forward and update beside sparse BPTT's three multiply-adds per weight; xRTRL: beside "
-    "exact RTRL on the same weights",
+LEGEND_COUNTED = (
+    "entries: numbers kept in J; density: of J on the weights that exist",
+    "xBPTT: multiply-adds of forward and update beside sparse BPTT's three per weight; "
+    "xRTRL: of the update beside exact RTRL's on the same weights",
+)
+LEGEND_TIMED = (
+    "time: of one update of J, warm, median; GB/s: J read once and written once",
+    "roof: least time on this machine at its multiply-add peak, or at its bandwidth for a J of "
+    "that size, over the time",
 )
 
 
 class Column(NamedTuple):
-    """A column of the table: its heading, its text for a point, and where it is shown."""
+    """A column of the table."""
 
     heading: str
     text: Callable[[Point], str]
-    narrow: bool
-    timed: bool
+    timed: bool = False  # left out where nothing was to be run
+    spare: int = 0  # a terminal too narrow for all drops the column with the highest one first
 
 
 def count(number: float) -> str:
@@ -86,7 +85,9 @@ def _percent(number: float | None) -> str:
 
 
 def _time(point: Point) -> str:
-    return (point.note or "-") if point.seconds is None else duration(point.seconds)
+    if point.seconds is None:
+        return (point.note or "-").replace(" ", "-")
+    return duration(point.seconds)
 
 
 def _quartiles(point: Point) -> str:
@@ -97,24 +98,24 @@ def _quartiles(point: Point) -> str:
 
 
 NET = (
-    Column("cell", lambda p: p.cell, True, False),
-    Column("units", lambda p: str(p.units), True, False),
-    Column("sparsity", lambda p: f"{100 * p.sparsity:.4g}%", True, False),
+    Column("cell", lambda p: p.cell),
+    Column("units", lambda p: str(p.units)),
+    Column("sparsity", lambda p: f"{100 * p.sparsity:.4g}%"),
 )
 COLUMNS = (
-    Column("n", lambda p: str(p.n), True, False),
-    Column("weights", lambda p: count(p.weights), False, False),
-    Column("entries", lambda p: count(p.entries), True, False),
-    Column("density", lambda p: _percent(p.density), False, False),
-    Column("mult-adds", lambda p: count(p.multiply_adds), True, False),
-    Column("bytes", lambda p: size(p.bytes), False, False),
-    Column("time", _time, True, True),
-    Column("quartiles", _quartiles, False, True),
-    Column("GFLOP/s", lambda p: "-" if p.gflops is None else ratio(p.gflops), True, True),
-    Column("GB/s", lambda p: ratio(p.gbytes_per_second), True, True),
-    Column("roof", lambda p: _percent(p.roofline_fraction), True, True),
-    Column("xBPTT", lambda p: ratio(p.vs_bptt), True, False),
-    Column("xRTRL", lambda p: ratio(p.vs_rtrl), True, False),
+    Column("n", lambda p: str(p.n)),
+    Column("weights", lambda p: count(p.weights), spare=5),
+    Column("entries", lambda p: count(p.entries)),
+    Column("density", lambda p: _percent(p.density), spare=3),
+    Column("mult-adds", lambda p: count(p.multiply_adds)),
+    Column("bytes", lambda p: size(p.bytes), spare=6),
+    Column("time", _time, timed=True),
+    Column("quartiles", _quartiles, timed=True, spare=4),
+    Column("GFLOP/s", lambda p: ratio(p.gflops), timed=True, spare=2),
+    Column("GB/s", lambda p: ratio(p.gbytes_per_second), timed=True, spare=1),
+    Column("roof", lambda p: _percent(p.roofline_fraction), timed=True),
+    Column("xBPTT", lambda p: ratio(p.vs_bptt)),
+    Column("xRTRL", lambda p: ratio(p.vs_rtrl)),
 )
 FIT_HEADINGS = ("cell", "against", "n", "points", "time", "exact count", "paper's law")
 
@@ -132,10 +133,10 @@ def plain_report(points: Sequence[Point], fits: Sequence[Fit], title: str) -> st
     -------
     str
     """
-    shown = _shown(points, [*NET, *COLUMNS], wide=True)
+    shown = _relevant(points, [*NET, *COLUMNS])
     rows = [[column.heading for column in shown]]
     rows += [[column.text(point).replace(" ", "") for column in shown] for point in points]
-    parts = [title, "", *_aligned(rows), "", *LEGEND]
+    parts = [title, "", *_aligned(rows), "", *_legend(points)]
     if fits:
         headings = [heading.replace(" ", "-") for heading in FIT_HEADINGS]
         parts += ["", "growth exponents", "", *_aligned([headings, *map(_fit_row, fits)])]
@@ -161,22 +162,23 @@ def rich_report(
     def table() -> Table:
         return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
-    shown = _shown(points, COLUMNS, wide=console.width >= WIDE)
+    net = Column("net", lambda p: f"{p.cell} {p.units} @ {100 * p.sparsity:.4g}%")
+    shown = _fitting(points, _relevant(points, [net, *COLUMNS]), console.width)
     main = table()
     main.add_column("net", style="bold", no_wrap=True)
-    for column in shown:
+    for column in shown[1:]:
         main.add_column(column.heading, justify="right", no_wrap=True)
-    previous = None
+    previous = ""
     for point in points:
-        net = f"{point.cell} {point.units} @ {100 * point.sparsity:.4g}%"
-        if previous not in (None, net):
+        first = net.text(point)
+        if previous not in ("", first):
             main.add_section()
-        cells = [Text(column.text(point), style=_style(column, point)) for column in shown]
-        main.add_row("" if net == previous else net, *cells)
-        previous = net
+        cells = [Text(column.text(point), style=_style(column, point)) for column in shown[1:]]
+        main.add_row("" if first == previous else first, *cells)
+        previous = first
     console.print(Text(title, style="bold"))
     console.print(main)
-    for line in LEGEND:
+    for line in _legend(points):
         console.print(Text(line, style="dim"))
     if fits:
         growth = table()
@@ -198,9 +200,30 @@ def _style(column: Column, point: Point) -> str:
     return "dim" if column.text(point) == "-" else ""
 
 
-def _shown(points: Sequence[Point], columns: Sequence[Column], wide: bool) -> list[Column]:
-    tried = any(point.seconds is not None or point.note is not None for point in points)
-    return [c for c in columns if (wide or c.narrow) and (tried or not c.timed)]
+def _tried(points: Sequence[Point]) -> bool:
+    return any(point.seconds is not None or point.note is not None for point in points)
+
+
+def _legend(points: Sequence[Point]) -> tuple[str, ...]:
+    return LEGEND_COUNTED + (LEGEND_TIMED if _tried(points) else ())
+
+
+def _relevant(points: Sequence[Point], columns: Sequence[Column]) -> list[Column]:
+    return [column for column in columns if _tried(points) or not column.timed]
+
+
+def _fitting(points: Sequence[Point], columns: list[Column], width: int) -> list[Column]:
+    """Drop columns that can be spared until the rest fits, with two blanks between columns."""
+    needed = {
+        column.heading: max(map(len, [column.heading, *map(column.text, points)])) + 2
+        for column in columns
+    }
+    while sum(needed[column.heading] for column in columns) > width:
+        last = max(columns, key=lambda column: column.spare)
+        if last.spare == 0:
+            break
+        columns = [column for column in columns if column is not last]
+    return columns
 
 
 def _fit_row(fit: Fit) -> list[str]:
