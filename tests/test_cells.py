@@ -6,7 +6,7 @@ import pytest
 from sparsegrad.kernels import cells as kernels
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
-from sparsegrad.cells.jacobians import Paths, dynamics_pattern, immediate_pattern
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 
 CELLS = [RNN, GRU, LSTM]
 
@@ -24,9 +24,9 @@ def forward(cell: Cell, state: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, .
     return new_state, d_state, d_pre, z
 
 
-def jacobians(cell: Cell, state: np.ndarray, x: np.ndarray, paths: Paths) -> tuple:
+def jacobians(cell: Cell, state: np.ndarray, x: np.ndarray) -> tuple:
     _, d_state, d_pre, z = forward(cell, state, x)
-    pattern, dynamics = dynamics_pattern(cell, paths)
+    pattern, dynamics = dynamics_pattern(cell)
     data = np.empty(pattern.nnz, cell.dtype)
     kernels.dynamics_values(dynamics, cell.weights, d_state, d_pre, data)
     D = pattern.astype(cell.dtype)
@@ -72,7 +72,7 @@ def a_cell(cls: type[Cell], **kwargs: object) -> tuple[Cell, np.ndarray, np.ndar
 @pytest.mark.parametrize("cls", CELLS)
 def test_jacobians_equal_finite_differences(cls: type[Cell], gate_masks: str) -> None:
     cell, state, x = a_cell(cls, gate_masks=gate_masks)
-    D, I_ = jacobians(cell, state, x, Paths.ALL)
+    D, I_ = jacobians(cell, state, x)
     D_ref, I_ref = differences(cell, state, x)
     np.testing.assert_allclose(D, D_ref, atol=1e-8)
     np.testing.assert_allclose(I_, I_ref, atol=1e-8)
@@ -80,25 +80,9 @@ def test_jacobians_equal_finite_differences(cls: type[Cell], gate_masks: str) ->
 
 
 @pytest.mark.parametrize("cls", CELLS)
-def test_restricted_dynamics_are_blocks_of_the_full_one(cls: type[Cell]) -> None:
-    cell, state, x = a_cell(cls)
-    full, _ = jacobians(cell, state, x, Paths.ALL)
-    own, _ = jacobians(cell, state, x, Paths.OWN_UNIT)
-    unit = np.arange(cell.states) % cell.units
-    np.testing.assert_array_equal(own, np.where(unit[:, None] == unit[None, :], full, 0))
-    leak, _ = jacobians(cell, state, x, Paths.LEAK)
-    _, d_state, _, _ = forward(cell, state, x)
-    expected = np.zeros_like(full)
-    for c, b in zip(cell.kind.partials.state_rows, cell.kind.partials.state_columns, strict=True):
-        for u in range(cell.units):
-            expected[c * cell.units + u, b * cell.units + u] = d_state[c, b, u]
-    np.testing.assert_array_equal(leak, expected)
-
-
-@pytest.mark.parametrize("cls", CELLS)
 def test_products_with_the_jacobians_need_no_jacobian(cls: type[Cell]) -> None:
     cell, state, x = a_cell(cls)
-    D, I_ = jacobians(cell, state, x, Paths.ALL)
+    D, I_ = jacobians(cell, state, x)
     _, d_state, d_pre, z = forward(cell, state, x)
     rng = np.random.default_rng(1)
     tangent = rng.standard_normal(state.shape)
@@ -208,7 +192,7 @@ def test_a_users_own_cell() -> None:
 
     check_cell(Leaky.kind)
     cell, state, x = a_cell(Leaky)
-    D, I_ = jacobians(cell, state, x, Paths.ALL)
+    D, I_ = jacobians(cell, state, x)
     D_ref, I_ref = differences(cell, state, x)
     np.testing.assert_allclose(D, D_ref, atol=1e-8)
     np.testing.assert_allclose(I_, I_ref, atol=1e-8)

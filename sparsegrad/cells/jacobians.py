@@ -1,6 +1,5 @@
 """Where the Jacobians of a cell may be non-zero, and where each of their values comes from."""
 
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -9,17 +8,6 @@ from scipy import sparse
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.cells import Dynamics
-
-
-class Paths(Enum):
-    """Which paths from state to state D keeps."""
-
-    ALL = "all"
-    """Every path."""
-    OWN_UNIT = "own unit"
-    """Those within a unit: all that SnAp-1 reads."""
-    LEAK = "leak"
-    """Those within a unit that pass through no weight: all that RFLO reads."""
 
 
 def immediate_pattern(cell: Cell) -> sparse.csc_array:
@@ -36,15 +24,13 @@ def immediate_pattern(cell: Cell) -> sparse.csc_array:
     return sparse.csc_array((np.ones(indices.size, bool), indices, indptr), shape=shape)
 
 
-def dynamics_pattern(cell: Cell, paths: Paths) -> tuple[sparse.csr_array, Dynamics]:
+def dynamics_pattern(cell: Cell) -> tuple[sparse.csr_array, Dynamics]:
     """Return the pattern of D and the source of its values.
 
     Parameters
     ----------
     cell : Cell
         The cell.
-    paths : Paths
-        Which part of D to keep.
 
     Returns
     -------
@@ -55,7 +41,7 @@ def dynamics_pattern(cell: Cell, paths: Paths) -> tuple[sparse.csr_array, Dynami
     """
     states = cell.states
     own_row, own_column, own_source = _own_entries(cell)
-    run_length, run_source, weight, weight_row, weight_column = _weight_entries(cell, paths)
+    run_length, run_source, weight, weight_row, weight_column = _weight_entries(cell)
     keys = np.concatenate([own_row, weight_row]) * states + np.concatenate(
         [own_column, weight_column]
     )
@@ -90,7 +76,7 @@ def _own_entries(cell: Cell) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     return (c * units + unit).ravel(), (b * units + unit).ravel(), source.ravel()
 
 
-def _weight_entries(cell: Cell, paths: Paths) -> tuple[NDArray[Any], ...]:
+def _weight_entries(cell: Cell) -> tuple[NDArray[Any], ...]:
     """∂s'_(c,u)/∂a_g · W_g[u, v]: runs (length, place in d_pre), entries (weight, row, column).
 
     A run is a row of the maps under one component.
@@ -99,10 +85,6 @@ def _weight_entries(cell: Cell, paths: Paths) -> tuple[NDArray[Any], ...]:
     partials, indptr = cell.kind.partials, cell.maps.indptr
     row = _row_of_weight(cell)
     recurrent = np.arange(row.size) < cell.maps.recurrent_end[row]
-    if paths is Paths.OWN_UNIT:
-        recurrent &= cell.maps.indices == row // n_maps
-    elif paths is Paths.LEAK:
-        recurrent[:] = False
     # one run per (row, component), component after component within a row
     counts = np.diff(partials.map_indptr)
     map_row = np.repeat(np.arange(units * n_maps), np.tile(counts, units))

@@ -1,0 +1,377 @@
+"""OnlineLearner: a cell, a readout, a method and an optimiser on a batch of streams."""
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegrad.cells.cell import Cell
+from sparsegrad.kernels import steps as kernels
+from sparsegrad.methods import BPTT, Method, Outcome
+from sparsegrad.optimizers import SGD, Adam, AdamW
+from sparsegrad.readout import LOSSES, MLP, Linear, Parameters
+
+_FAULTS = {
+    kernels.BAD_INPUT: "xs must be finite, got NaN or infinity",
+    kernels.BAD_TARGET: "targets must be finite, got NaN or infinity",
+    kernels.BAD_STATE: "the state must stay finite, it became NaN or infinite",
+    kernels.BAD_LOSS: "the loss must stay finite, it became NaN or infinite",
+    kernels.BAD_GRADIENT: "the gradient must stay finite, it became NaN or infinite",
+}
+
+
+class OnlineLearner:
+    """Learn from streams, one time step after the other.
+
+    Parameters
+    ----------
+    cell : Cell
+        The recurrent cell; its weights are trained in place.
+    readout : Linear or MLP
+        Outputs and loss.
+    method : SnAp, RTRL, BPTT, UORO or RFLO
+        How the gradient of the cell's weights is found.
+    optimizer : SGD, Adam or AdamW
+        How it is spent, on the weights that exist and on the readout.
+    batch : int
+        Streams that are learned from side by side. Each has its own influence; gradients are
+        averaged over the batch as the loss is.
+    update_every : int, optional
+        Steps whose gradients are added up for one update. Default 1; with ``BPTT`` its window.
+
+    Attributes
+    ----------
+    cell, readout, method, optimizer, batch, update_every
+        As given.
+    steps : int
+        Time steps learned from so far.
+
+    Raises
+    ------
+    TypeError
+        If one of the parts is of another kind.
+    ValueError
+        If `batch` or `update_every` is below 1, or the readout's arrays do not fit the cell.
+    MemoryError
+        If the influence would not fit in memory.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        readout: Linear | MLP,
+        method: Method,
+        optimizer: SGD | Adam | AdamW,
+        batch: int = 1,
+        update_every: int | None = None,
+    ) -> None:
+        _require(cell, "cell", (Cell,), "a cell such as GRU(...)")
+        _require(readout, "readout", (Linear, MLP), "Linear(...) or MLP(...)")
+        if isinstance(method, type) or not hasattr(method, "engine"):
+            raise TypeError(
+                f"method must be SnAp(n), RTRL(), BPTT(), UORO() or RFLO(), got {method!r}"
+            )
+        _require(optimizer, "optimizer", (SGD, Adam, AdamW), "SGD(...), Adam(...) or AdamW(...)")
+        self.cell, self.readout, self.method, self.optimizer = cell, readout, method, optimizer
+        self.batch = _count("batch", batch)
+        self.update_every = _update_every(method, update_every)
+        self.steps = 0
+        self._parameters = readout.parameters(cell.units, cell.dtype)
+        self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
+        self._streams = self._new_streams()
+        self._pending_reset = np.zeros(self.batch, bool)
+        self._engine = method.engine(cell, self.batch)
+        self._learner = self._new_learner(self.update_every)
+        self._scale = cell.dtype.type(1.0 / self.batch)
+
+    def step(
+        self,
+        x: NDArray[Any],
+        target: NDArray[Any],
+        weight: NDArray[Any] | None = None,
+        reset: NDArray[np.bool_] | None = None,
+    ) -> float:
+        """Learn from one time step: forward, gradient, update.
+
+        Parameters
+        ----------
+        x : float array, (batch, inputs)
+            Of the cell's dtype. With a batch of one the batch axis may be left out, here and below.
+        target : int array, (batch,), or float array, (batch, outputs)
+            Classes for cross-entropy, values otherwise.
+        weight : float array, (batch,), optional
+            Weight of each stream's loss; 0 scores nothing. Default: 1.
+        reset : bool array, (batch,), optional
+            Streams that begin a new sequence at this step.
+
+        Returns
+        -------
+        float
+            The loss, averaged over the batch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong shape or dtype, or a value that is not allowed.
+        FloatingPointError
+            If the state, the loss or the gradient stops being finite.
+        """
+        losses = self.run(
+            np.asarray(x)[None],
+            np.asarray(target)[None],
+            None if weight is None else np.asarray(weight)[None],
+            None if reset is None else np.asarray(reset)[None],
+        )
+        return float(losses[0])
+
+    def run(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float64]:
+        """Learn from T time steps in one compiled call.
+
+        Parameters
+        ----------
+        xs : float array, (T, batch, inputs)
+            Of the cell's dtype.
+        targets : int array, (T, batch), or float array, (T, batch, outputs)
+            Classes for cross-entropy, values otherwise.
+        weights : float array, (T, batch), optional
+            Weight of each loss; 0 scores nothing. Default: 1.
+        resets : bool array, (T, batch), optional
+            Where a new sequence begins: state and influence start from zero at that step.
+
+        Returns
+        -------
+        float64 array, (T,)
+            The loss of each step, averaged over the batch.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As for :meth:`step`. The message names step and batch element; the steps before it are
+            done, and weights, influence and optimiser are as they were after them.
+        """
+        chunk = self._chunk(xs, targets, weights, resets)
+        chunk.resets[:1] |= self._pending_reset
+        outcome = self._engine.run(self._learner, chunk, self._streams)
+        self.steps += outcome.steps
+        if outcome.steps:
+            self._pending_reset[:] = False
+        _raise_fault(outcome)
+        return chunk.losses
+
+    def gradient(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+    ) -> tuple[float, dict[str, NDArray[Any]]]:
+        """Return loss and gradient of whole sequences, from their start; change nothing.
+
+        Parameters
+        ----------
+        xs, targets, weights, resets
+            As for :meth:`run`.
+
+        Returns
+        -------
+        float
+            The loss, summed over time and averaged over the batch.
+        dict of float arrays
+            Its gradient under PyTorch's names and shapes, ``weight_ih`` … ``readout.bias``; 0 where
+            a weight does not exist.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As for :meth:`step`.
+        """
+        chunk = self._chunk(xs, targets, weights, resets)
+        learner, grads = self._new_learner(0), self._parameters.like()
+        learner = learner._replace(
+            readout_grad=grads.arrays,
+            readout_grad_flat=grads.flat,
+        )
+        engine = self._engine.fresh()
+        _raise_fault(engine.run(learner, chunk, self._new_streams()))
+        engine.flush(learner)
+        return float(chunk.losses.sum()), self.cell.dense_of(learner.grad) | grads.to_dense()
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all parameters under PyTorch's names, as :meth:`gradient` has them."""
+        return self.cell.to_dense() | self._parameters.to_dense()
+
+    @property
+    def state(self) -> NDArray[Any]:
+        """Copy of the state of every stream, (batch, components, units)."""
+        return self._streams.state.copy()
+
+    def reset(self, element: int | None = None) -> None:
+        """Begin a new sequence, for one batch element or for all: state and influence are zeroed.
+
+        Parameters
+        ----------
+        element : int, optional
+            Batch element. Default: all.
+
+        Raises
+        ------
+        IndexError
+            If there is no such element.
+        """
+        if element is not None and not 0 <= element < self.batch:
+            raise IndexError(f"element must lie in [0, {self.batch}), got {element}")
+        which = slice(None) if element is None else element
+        self._streams.state[which] = 0
+        self._pending_reset[which] = True  # the loop zeroes what the method carries
+
+    def _new_streams(self) -> kernels.Streams:
+        cell, parameters, batch, dtype = self.cell, self._parameters, self.batch, self.cell.dtype
+        components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
+        sources = np.zeros((batch, units + cell.inputs + 1), dtype)
+        sources[:, -1] = 1
+        return kernels.Streams(
+            state=np.zeros((batch, components, units), dtype),
+            old_state=np.zeros((batch, components, units), dtype),
+            new_state=np.zeros((batch, components, units), dtype),
+            sources=sources,
+            pre=np.zeros((n_maps, units), dtype),
+            d_state=np.zeros((batch, components, components, units), dtype),
+            d_pre=np.zeros((batch, components, n_maps, units), dtype),
+            features=np.zeros((batch, parameters.features), dtype),
+            error=np.zeros((batch, parameters.outputs), dtype),
+            feature_grad=np.zeros(parameters.features, dtype),
+            state_grad=np.zeros((batch, cell.states), dtype),
+            since=np.zeros(1, np.int64),
+        )
+
+    def _new_learner(self, update_every: int) -> kernels.Learner:
+        grads: Parameters = self._parameters.like()
+        return kernels.Learner(
+            maps=self.cell.maps,
+            readout=self._parameters.arrays,
+            loss=LOSSES[self.readout.loss],
+            optimizer=self._memory,
+            update_every=update_every,
+            readout_flat=self._parameters.flat,
+            grad=np.zeros_like(self.cell.weights),
+            readout_grad=grads.arrays,
+            readout_grad_flat=grads.flat,
+        )
+
+    def _chunk(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None,
+        resets: NDArray[np.bool_] | None,
+    ) -> kernels.Chunk:
+        """Check the data of a call; the loop itself looks for NaN."""
+        dtype, batch = self.cell.dtype, self.batch
+        xs = self._batched(xs, 2)
+        if xs.dtype != dtype:
+            raise TypeError(f"xs must be {dtype} as the cell is, got {xs.dtype}")
+        if xs.ndim != 3 or xs.shape[1:] != (batch, self.cell.inputs):
+            raise ValueError(f"xs must have shape (T, {batch}, {self.cell.inputs}), got {xs.shape}")
+        lead = xs.shape[:2]
+        classes, values = np.empty((0, 0), np.int64), np.empty((0, 0, 0), dtype)
+        if self.readout.loss == "cross_entropy":
+            classes = self._classes(targets, lead)
+        else:
+            values = self._values(targets, lead)
+        scales = np.full(lead, self._scale)
+        if weights is not None:
+            weights = self._batched(weights, 1)
+            _require_array("weights", weights, lead, "f")
+            if not np.isfinite(weights).all():
+                raise ValueError("weights must be finite, got NaN or infinity")
+            scales *= weights.astype(dtype)
+        if resets is None:
+            resets = np.zeros(lead, bool)
+        else:
+            resets = self._batched(resets, 1)
+            _require_array("resets", resets, lead, "b")
+        return kernels.Chunk(
+            xs=np.ascontiguousarray(xs),
+            classes=classes,
+            values=values,
+            scales=scales,
+            resets=resets.copy(),
+            losses=np.zeros(lead[0]),
+        )
+
+    def _batched(self, array: NDArray[Any], ndim: int) -> NDArray[Any]:
+        """Give a batch of one its axis, if the caller left it out."""
+        array = np.asarray(array)
+        return array[:, None] if self.batch == 1 and array.ndim == ndim else array
+
+    def _classes(self, targets: NDArray[Any], lead: tuple[int, ...]) -> NDArray[np.int64]:
+        targets = self._batched(targets, 1)
+        _require_array("targets", targets, lead, "iu")
+        outputs = self.readout.outputs
+        if targets.size and not (0 <= targets.min() and targets.max() < outputs):
+            t, b = np.argwhere((targets < 0) | (targets >= outputs))[0]
+            raise ValueError(
+                f"targets must be classes in [0, {outputs}), got {targets[t, b]} "
+                f"at step {t}, batch element {b}"
+            )
+        return np.ascontiguousarray(targets, np.int64)
+
+    def _values(self, targets: NDArray[Any], lead: tuple[int, ...]) -> NDArray[Any]:
+        targets = self._batched(targets, 2)
+        if targets.dtype != self.cell.dtype:
+            raise TypeError(
+                f"targets must be {self.cell.dtype} as the cell is, got {targets.dtype}"
+            )
+        _require_array("targets", targets, (*lead, self.readout.outputs), "f")
+        return np.ascontiguousarray(targets)
+
+
+def _require(value: object, name: str, kinds: tuple[type, ...], wanted: str) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _require_array(name: str, array: NDArray[Any], shape: tuple[int, ...], kinds: str) -> None:
+    words = {"f": "float", "b": "bool", "iu": "integer"}
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name} must be a {words[kinds]} array, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer of at least 1, got {value!r}")
+    if operator.index(value) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return operator.index(value)
+
+
+def _update_every(method: Method, update_every: int | None) -> int:
+    if isinstance(method, BPTT):
+        if update_every is not None:
+            raise ValueError("update_every must be left out with BPTT: its window decides")
+        return method.window or 1
+    return 1 if update_every is None else _count("update_every", update_every)
+
+
+def _raise_fault(outcome: Outcome) -> None:
+    if outcome.fault == kernels.FINE:
+        return
+    text = _FAULTS[outcome.fault]
+    where = f"at step {outcome.steps} of the call"
+    if outcome.fault == kernels.BAD_GRADIENT:
+        raise FloatingPointError(f"{text} {where}; the update was not made, lower the rate or clip")
+    where += f", batch element {outcome.element}"
+    if outcome.fault in (kernels.BAD_INPUT, kernels.BAD_TARGET):
+        raise ValueError(f"{text} {where}; the steps before it are done")
+    raise FloatingPointError(
+        f"{text} {where}; the steps before it are done, lower the rate or clip"
+    )

@@ -1,0 +1,104 @@
+"""Backpropagation through time."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegrad.cells.cell import Cell
+from sparsegrad.kernels.bptt import History, run_bptt, unroll
+from sparsegrad.kernels.steps import Chunk, Learner, Streams
+from sparsegrad.methods.engine import Outcome
+
+
+@dataclass(frozen=True)
+class BPTT:
+    """Backpropagation through time, on the sparse maps.
+
+    Parameters
+    ----------
+    window : int, optional
+        Steps to go back: after every `window` steps, a backward pass and an update; the state goes
+        on. Default: all the steps that one call gets.
+
+    Raises
+    ------
+    ValueError
+        If `window` is below 1.
+    """
+
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window must be at least 1, got {self.window}; None takes all steps")
+
+    def engine(self, cell: Cell, batch: int) -> "HistoryEngine":
+        """Prepare the method for a cell and a batch."""
+        return HistoryEngine(cell, batch, self.window)
+
+
+class HistoryEngine:
+    """The steps since the last backward pass.
+
+    Parameters
+    ----------
+    cell : Cell
+        The cell.
+    batch : int
+        Streams.
+    window : int or None
+        Steps to hold; None for as many as each call brings.
+    """
+
+    def __init__(self, cell: Cell, batch: int, window: int | None) -> None:
+        self.cell = cell
+        self.batch = batch
+        self.window = window
+        self.history = self._allocate(window or 1)
+
+    def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
+        """Run a chunk through the compiled loop."""
+        steps = chunk.xs.shape[0]
+        if self.window is None:
+            if self.history.sources.shape[0] != steps:
+                self.history = self._allocate(steps)
+            # a call that was stopped half way may have left its part behind
+            self.history.filled[0] = 0
+            streams.since[0] = 0
+            learner.grad[:] = 0
+            learner.readout_grad_flat[:] = 0
+            if learner.update_every:
+                learner = learner._replace(update_every=steps)
+        kind = self.cell.kind
+        update = kind.compiled(self.cell.dtype)
+        return Outcome(*run_bptt(update, learner, kind.partials, chunk, streams, self.history))
+
+    def flush(self, learner: Learner) -> None:
+        """Add the gradient of the steps that are still held back."""
+        unroll(self.cell.maps, self.cell.kind.partials, self.history, learner.grad)
+
+    def fresh(self) -> "HistoryEngine":
+        """Return an engine for the same cell at the start of its sequences."""
+        return HistoryEngine(self.cell, self.batch, self.window)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what is carried from step to step."""
+        carried = self.history._asdict()
+        del carried["adjoint"]
+        return carried
+
+    def _allocate(self, window: int) -> History:
+        cell, batch = self.cell, self.batch
+        components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
+        dtype = cell.dtype
+        return History(
+            filled=np.zeros(1, np.int64),
+            sources=np.zeros((window, batch, units + cell.inputs + 1), dtype),
+            d_state=np.zeros((window, batch, components, components, units), dtype),
+            d_pre=np.zeros((window, batch, components, n_maps, units), dtype),
+            state_grad=np.zeros((window, batch, cell.states), dtype),
+            resets=np.zeros((window, batch), bool),
+            adjoint=np.zeros((2, components, units), dtype),
+        )

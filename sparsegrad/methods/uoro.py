@@ -1,0 +1,75 @@
+"""Unbiased online recurrent optimisation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegrad.cells.cell import Cell
+from sparsegrad.kernels.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.uoro import RankOne, run_uoro
+from sparsegrad.methods.engine import Outcome
+
+
+@dataclass(frozen=True)
+class UORO:
+    """Unbiased estimate of the influence by one outer product (Tallec and Ollivier 2017).
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the random signs; every batch element has its own sequence of them.
+    """
+
+    seed: int = 0
+
+    def engine(self, cell: Cell, batch: int) -> "RankOneEngine":
+        """Prepare the method for a cell and a batch."""
+        return RankOneEngine(cell, batch, self.seed)
+
+
+class RankOneEngine:
+    """The two factors of the estimate, per batch element.
+
+    Parameters
+    ----------
+    cell : Cell
+        The cell.
+    batch : int
+        Streams.
+    seed : int
+        Seed of the signs.
+    """
+
+    def __init__(self, cell: Cell, batch: int, seed: int) -> None:
+        self.cell = cell
+        self.seed = seed
+        shape, weights, dtype = (cell.kind.components, cell.units), cell.weights.size, cell.dtype
+        # an odd number is never 0, the one state in which the generator would stay
+        random = np.random.SeedSequence(seed).generate_state(batch, np.uint64) | np.uint64(1)
+        self.estimate = RankOne(
+            left=np.zeros((batch, *shape), dtype),
+            right=np.zeros((batch, weights), dtype),
+            random=random,
+            pushed=np.zeros(shape, dtype),
+            signs=np.zeros(shape, dtype),
+            drawn=np.zeros(weights, dtype),
+        )
+
+    def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
+        """Run a chunk through the compiled loop."""
+        kind = self.cell.kind
+        update = kind.compiled(self.cell.dtype)
+        return Outcome(*run_uoro(update, learner, kind.partials, chunk, streams, self.estimate))
+
+    def flush(self, learner: Learner) -> None:
+        """Nothing is held back."""
+
+    def fresh(self) -> "RankOneEngine":
+        """Return an engine for the same cell at the start of its sequences, with the same seed."""
+        return RankOneEngine(self.cell, self.estimate.right.shape[0], self.seed)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what is carried from step to step."""
+        return {name: getattr(self.estimate, name) for name in ("left", "right", "random")}
