@@ -10,6 +10,7 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels import steps as kernels
 from sparsegrad.methods import BPTT, Method, Outcome
 from sparsegrad.optimizers import SGD, Adam, AdamW
+from sparsegrad.pattern import ReachPattern
 from sparsegrad.readout import LOSSES, MLP, Linear, Parameters
 
 _FAULTS = {
@@ -211,6 +212,11 @@ class OnlineLearner:
     def state(self) -> NDArray[Any]:
         """Copy of the state of every stream, (batch, components, units)."""
         return self._streams.state.copy()
+
+    @property
+    def pattern(self) -> ReachPattern | None:
+        """Reach pattern of the influence, for the methods that keep one."""
+        return getattr(self._engine, "pattern", None)
 
     def reset(self, element: int | None = None) -> None:
         """Begin a new sequence, for one batch element or for all: state and influence are zeroed.

@@ -52,3 +52,89 @@ def supernodes(kept):
     """Each weight's supernode, equal columns alike, numbered by first appearance."""
     seen = {}
     return [seen.setdefault(column.tobytes(), len(seen)) for column in kept.T]
+
+
+def cell_step(kind, p, state, x, read=None):
+    """One step of torch's RNNCell, GRUCell or LSTMCell, (components, units); complex numbers pass.
+
+    `read` is what the matrices see as h, where that shall differ from the state.
+    """
+    h = state[0] if read is None else read
+    from_x = p["weight_ih"] @ x + p["bias_ih"]
+    from_h = p["weight_hh"] @ h + p["bias_hh"]
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    if kind == "RNN":
+        return np.tanh(from_x + from_h)[None]
+    if kind == "GRU":
+        x_r, x_z, x_n = np.split(from_x, 3)
+        h_r, h_z, h_n = np.split(from_h, 3)
+        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+        return ((1 - z) * np.tanh(x_n + r * h_n) + z * state[0])[None]
+    i, f, g, o = np.split(from_x + from_h, 4)
+    c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
+    return np.stack([sigmoid(o) * np.tanh(c), c])
+
+
+def existing(masks):
+    """The weights that exist, as (name, flat position)."""
+    return [(name, at) for name in masks for at in np.flatnonzero(masks[name])]
+
+
+def cell_jacobians(kind, p, weights, state, x):
+    """D, I and the leak part of D by complex steps, exact to rounding: f'(v) = Im f(v + iε) / ε."""
+    tiny = 1e-30
+    D, leak, immediate = [], [], []
+    for at in range(state.size):
+        moved = state.astype(complex)
+        moved.flat[at] += 1j * tiny
+        D.append(cell_step(kind, p, moved, x).imag.ravel() / tiny)
+        leak.append(cell_step(kind, p, moved, x, read=state[0]).imag.ravel() / tiny)
+    for name, at in weights:
+        moved = p[name].astype(complex)
+        moved.flat[at] += 1j * tiny
+        immediate.append(cell_step(kind, p | {name: moved}, state, x).imag.ravel() / tiny)
+    return np.array(D).T, np.array(immediate).T, np.array(leak).T
+
+
+def online(kind, p, masks, xs, targets, kept, rate=0.0, every=1, leak_only=False, resets=None):
+    """J = P ∘ (I + D J) along a batch of streams under squared error, with SGD every few steps.
+
+    `p` holds the cell's arrays and readout.weight, readout.bias; returns the losses, the final
+    parameters, and the gradient summed over all steps. The weights may change: J goes on, stale.
+    """
+    p = {name: np.array(values) for name, values in p.items()}
+    weights = existing(masks)
+    batch, units = xs.shape[1], p["weight_hh"].shape[1]
+    components = 2 if kind == "LSTM" else 1
+    state = np.zeros((batch, components, units))
+    J = np.zeros((batch, components * units, len(weights)))
+    losses = []
+    total = {name: np.zeros(values.shape) for name, values in p.items()}
+    pending = {name: np.zeros(values.shape) for name, values in p.items()}
+    for t in range(len(xs)):
+        loss = 0.0
+        for b in range(batch):
+            if resets is not None and resets[t, b]:
+                state[b], J[b] = 0, 0
+            D, immediate, leak = cell_jacobians(kind, p, weights, state[b], xs[t, b])
+            J[b] = np.where(kept, immediate + (leak if leak_only else D) @ J[b], 0)
+            state[b] = cell_step(kind, p, state[b], xs[t, b])
+            h = state[b, 0]
+            error = p["readout.weight"] @ h + p["readout.bias"] - targets[t, b]
+            loss += 0.5 * error @ error / batch
+            signal = np.zeros(components * units)
+            signal[:units] = p["readout.weight"].T @ error / batch
+            pending["readout.weight"] += np.outer(error, h) / batch
+            pending["readout.bias"] += error / batch
+            for (name, at), value in zip(weights, signal @ J[b], strict=True):
+                pending[name].flat[at] += value
+        losses.append(loss)
+        if (t + 1) % every == 0:
+            for name, grad in pending.items():
+                p[name] -= rate * grad
+                total[name] += grad
+                grad[...] = 0
+    return np.array(losses), p, total

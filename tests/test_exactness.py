@@ -1,0 +1,278 @@
+"""Gradients to the last digit, in float64: against torch, against NumPy, and among the methods."""
+
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+
+from sparsegrad.cells import GRU, LSTM, RNN, Cell
+from sparsegrad.learner import OnlineLearner
+from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
+from sparsegrad.optimizers import SGD
+from sparsegrad.readout import MLP, Linear
+
+CELLS = [RNN, GRU, LSTM]
+STEPS, BATCH, INPUTS, UNITS, OUTPUTS = 20, 3, 4, 9, 5
+
+
+def a_cell(cls: type[Cell], units: int = UNITS, seed: int = 1, **options: Any) -> Cell:
+    """A sparse cell whose biases are random too."""
+    options.setdefault("sparsity", 0.6)
+    cell = cls(INPUTS, units, seed=seed, dtype="float64", **options)
+    dense = cell.to_dense()
+    rng = np.random.default_rng(seed)
+    for bias in ("bias_ih", "bias_hh"):
+        dense[bias] = rng.standard_normal(dense[bias].shape) * 0.5
+    return cls.from_dense(**dense, masks=cell.masks())
+
+
+def data(steps: int = STEPS, batch: int = BATCH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(7)
+    return (
+        rng.standard_normal((steps, batch, INPUTS)),
+        rng.integers(0, OUTPUTS, (steps, batch)),
+        rng.standard_normal((steps, batch, OUTPUTS)),
+    )
+
+
+def gradient(
+    cell: Cell, method: Method, xs: np.ndarray, targets: np.ndarray, readout: Any = None
+) -> tuple[float, dict[str, np.ndarray]]:
+    readout = readout or Linear(OUTPUTS, seed=2)
+    learner = OnlineLearner(cell, readout, method, SGD(0.1), batch=xs.shape[1])
+    return learner.gradient(xs, targets)
+
+
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float = 1e-10) -> None:
+    """Every tensor by itself, relative to its largest entry, and alive wherever theirs is."""
+    assert ours.keys() == theirs.keys()
+    for name, reference in theirs.items():
+        size = np.abs(reference).max()
+        assert size > 1e-4, name
+        assert np.abs(ours[name] - reference).max() <= tolerance * size, name
+        assert (ours[name][np.abs(reference) > tolerance * size] != 0).all(), name
+
+
+def torch_gradient(
+    cell: Cell, readout: dict[str, np.ndarray], xs: np.ndarray, targets: np.ndarray, loss: str
+) -> tuple[float, dict[str, np.ndarray]]:
+    """The same by torch.autograd on torch.nn's own cell, masked afterwards."""
+    torch = pytest.importorskip("torch", reason="torch is not installed: it is the oracle here")
+    theirs = getattr(torch.nn, type(cell).__name__ + "Cell")(cell.inputs, cell.units).double()
+    with torch.no_grad():
+        for name, values in cell.to_dense().items():
+            getattr(theirs, name).copy_(torch.tensor(values))
+    parameters = {n: torch.tensor(v, requires_grad=True) for n, v in readout.items()}
+    state = None
+    total = torch.zeros((), dtype=torch.float64)
+    for x, target in zip(torch.tensor(xs), torch.tensor(targets), strict=True):
+        state = theirs(x, state)
+        h = state[0] if isinstance(state, tuple) else state
+        if "readout.hidden_weight" in parameters:
+            hidden = parameters["readout.hidden_weight"], parameters["readout.hidden_bias"]
+            h = torch.relu(h @ hidden[0].T + hidden[1])
+        y = h @ parameters["readout.weight"].T + parameters["readout.bias"]
+        if loss == "cross_entropy":
+            part = torch.nn.functional.cross_entropy(y, target, reduction="sum")
+        elif loss == "squared_error":
+            part = 0.5 * ((y - target) ** 2).sum()
+        else:
+            part = torch.nn.functional.binary_cross_entropy_with_logits(y, target, reduction="sum")
+        total = total + part / x.shape[0]
+    total.backward()
+    masks = cell.masks()
+    grads = {n: getattr(theirs, n).grad.numpy() * masks[n] for n in masks}
+    return total.item(), grads | {n: v.grad.numpy() for n, v in parameters.items()}
+
+
+@pytest.mark.parametrize("gate_masks", ["independent", "shared"])
+@pytest.mark.parametrize("cls", CELLS)
+def test_rtrl_equals_bptt_equals_torch(cls: type[Cell], gate_masks: str) -> None:
+    cell = a_cell(cls, gate_masks=gate_masks)
+    xs, classes, _ = data()
+    readout = Linear(OUTPUTS, "cross_entropy", seed=2)
+    dense = readout.parameters(UNITS, np.dtype("float64")).to_dense()
+    loss, expected = torch_gradient(cell, dense, xs, classes, "cross_entropy")
+    for method in (RTRL(), BPTT()):
+        found, grads = gradient(cell, method, xs, classes, readout)
+        assert_same(grads, expected)
+        np.testing.assert_allclose(found, loss, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error", "binary_cross_entropy"])
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_readouts_equal_torch(loss: str, hidden: int) -> None:
+    cell = a_cell(GRU)
+    xs, classes, values = data()
+    targets = {"cross_entropy": classes, "squared_error": values}.get(loss, (values > 0) * 1.0)
+    readout: Any = MLP(hidden, OUTPUTS, loss, seed=2) if hidden else Linear(OUTPUTS, loss, seed=2)
+    dense = readout.parameters(UNITS, np.dtype("float64")).to_dense()
+    expected_loss, expected = torch_gradient(cell, dense, xs, targets, loss)
+    for method in (RTRL(), BPTT()):
+        found, grads = gradient(cell, method, xs, targets, readout)
+        assert_same(grads, expected)
+        np.testing.assert_allclose(found, expected_loss, rtol=1e-12)
+
+
+def test_rtrl_equals_bptt_on_a_relu_cell() -> None:
+    dense = a_cell(RNN).to_dense()
+    cell = RNN.from_dense(**dense, nonlinearity="relu")
+    xs, _, values = data()
+    assert_same(gradient(cell, RTRL(), xs, values)[1], gradient(cell, BPTT(), xs, values)[1])
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_rtrl_equals_bptt_in_float32(cls: type[Cell]) -> None:
+    cell = a_cell(cls)
+    single = cls.from_dense(
+        **{n: v.astype(np.float32) for n, v in cell.to_dense().items()}, masks=cell.masks()
+    )
+    xs, classes, _ = data()
+    readout = Linear(OUTPUTS, "cross_entropy", seed=2)
+    exact = gradient(cell, BPTT(), xs, classes, readout)[1]
+    for method in (RTRL(), BPTT(), SnAp(UNITS)):
+        grads = gradient(single, method, xs.astype(np.float32), classes, readout)[1]
+        assert all(g.dtype == np.float32 for g in grads.values())
+        assert_same(grads, exact, tolerance=2e-4)
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_snap_equals_rtrl_once_saturated(cls: type[Cell]) -> None:
+    cell = a_cell(cls)
+    xs, _, values = data()
+    exact = gradient(cell, RTRL(), xs, values)[1]
+    saturating = OnlineLearner(cell, Linear(OUTPUTS), RTRL(), SGD(0.1)).pattern.n
+    assert saturating > 2
+    assert_same(gradient(cell, SnAp(saturating), xs, values)[1], exact, tolerance=1e-14)
+    short = gradient(cell, SnAp(saturating - 1), xs, values)[1]
+    assert np.abs(short["weight_hh"] - exact["weight_hh"]).max() > 1e-9
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_snap_two_equals_rtrl_on_a_dense_net(cls: type[Cell]) -> None:
+    cell = a_cell(cls, sparsity=0.0)
+    xs, _, values = data()
+    exact = gradient(cell, RTRL(), xs, values)[1]
+    assert_same(gradient(cell, SnAp(2), xs, values)[1], exact, tolerance=1e-14)
+
+
+def oracle_of(cell: Cell, n: int | None) -> tuple[str, dict, dict, np.ndarray]:
+    """Kind, parameters and masks for the oracle, and the pattern of SnAp-n by its own reach."""
+    kind, masks = type(cell).__name__, cell.masks()
+    readout = Linear(OUTPUTS, seed=2).parameters(cell.units, np.dtype("float64"))
+    p = cell.to_dense() | readout.to_dense()
+    rng = np.random.default_rng(0)
+    state = rng.standard_normal((cell.kind.components, cell.units))
+    D, immediate, _ = oracle.cell_jacobians(
+        kind, p, oracle.existing(masks), state, rng.standard_normal(cell.inputs)
+    )
+    return kind, p, masks, oracle.reach(D, immediate, n)
+
+
+@pytest.mark.parametrize("method", [SnAp(1), SnAp(2), SnAp(3), RFLO()], ids=str)
+@pytest.mark.parametrize("cls", CELLS)
+def test_approximations_equal_the_dense_masked_recursion(cls: type[Cell], method: Any) -> None:
+    cell = a_cell(cls, units=6)
+    xs, _, values = data(steps=8, batch=2)
+    xs[:, :, 1] = 0  # an input that is 0 must not wipe the influence of its weights
+    xs[0, :, 1] = 1
+    kind, p, masks, kept = oracle_of(cell, getattr(method, "n", 1))
+    _, _, expected = oracle.online(
+        kind, p, masks, xs, values, kept, leak_only=isinstance(method, RFLO)
+    )
+    grads = gradient(cell, method, xs, values)[1]
+    assert_same(grads, expected, tolerance=1e-12)
+    exact = gradient(cell, BPTT(), xs, values)[1]
+    if getattr(method, "n", 1) < 3:
+        assert np.abs(grads["weight_hh"] - exact["weight_hh"]).max() > 1e-6
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("method", [SnAp(1), SnAp(2), RTRL(), RFLO()], ids=str)
+@pytest.mark.parametrize("cls", CELLS)
+def test_online_runs_equal_the_same_recursion_in_numpy(
+    cls: type[Cell], method: Any, every: int
+) -> None:
+    cell = a_cell(cls, units=5)
+    xs, _, values = data(steps=9, batch=2)
+    resets = np.zeros((9, 2), bool)
+    resets[4, 1] = True
+    kind, p, masks, kept = oracle_of(cell, None if method == RTRL() else getattr(method, "n", 1))
+    losses, expected, _ = oracle.online(
+        kind,
+        p,
+        masks,
+        xs,
+        values,
+        kept,
+        rate=0.1,
+        every=every,
+        leak_only=isinstance(method, RFLO),
+        resets=resets,
+    )
+    learner = OnlineLearner(
+        cell, Linear(OUTPUTS, seed=2), method, SGD(0.1), batch=2, update_every=every
+    )
+    found = learner.run(xs, values, resets=resets)
+    np.testing.assert_allclose(found, losses, rtol=1e-11)
+    assert_same(learner.parameters(), expected, tolerance=1e-11)
+    assert np.abs(expected["weight_hh"] - p["weight_hh"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_snap_one_is_exact_for_block_diagonal_recurrence(cls: type[Cell]) -> None:
+    gates = {RNN: 1, GRU: 3, LSTM: 4}[cls]
+    own = {"weight_hh": np.tile(np.eye(UNITS, dtype=bool), (gates, 1))}
+    xs, _, values = data()
+    cell = a_cell(cls, masks=own)
+    exact = gradient(cell, BPTT(), xs, values)[1]
+    # a weight of the LSTM's output gate writes h alone and needs one hop more to reach c
+    reached = SnAp(2 if cls is LSTM else 1)
+    assert_same(gradient(cell, reached, xs, values)[1], exact)
+    blocks = np.kron(np.eye(3, dtype=bool), np.ones((3, 3), bool))
+    cell = a_cell(cls, masks={"weight_hh": np.tile(blocks, (gates, 1))})
+    exact = gradient(cell, BPTT(), xs, values)[1]
+    assert_same(gradient(cell, SnAp(2), xs, values)[1], exact)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("cls", CELLS)
+def test_the_first_n_steps_are_exact(cls: type[Cell], n: int) -> None:
+    cell = a_cell(cls, sparsity=0.8)
+    xs, _, values = data(steps=n + 1)
+    weights = np.zeros((n + 1, BATCH))
+    for last in range(n + 1):
+        weights[:] = 0
+        weights[last] = 1
+        grads = []
+        for method in (SnAp(n), BPTT()):
+            learner = OnlineLearner(cell, Linear(OUTPUTS, seed=2), method, SGD(0.1), batch=BATCH)
+            grads.append(learner.gradient(xs, values, weights=weights)[1])
+        error = np.abs(grads[0]["weight_ih"] - grads[1]["weight_ih"]).max()
+        assert error < 1e-14 if last < n else error > 1e-9
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_uoro_is_unbiased(cls: type[Cell]) -> None:
+    draws, steps = 4000, 6
+    cell = a_cell(cls, units=4)
+    xs, _, values = data(steps=steps, batch=1)
+    exact = gradient(cell, RTRL(), xs, values)[1]
+    learner = OnlineLearner(cell, Linear(OUTPUTS, seed=2), UORO(3), SGD(0.1), batch=draws)
+    groups = []  # the gradient is a mean over the batch, so take it group by group
+    for group in range(20):
+        weights = np.zeros((steps, draws))
+        weights[:, group * 200 : (group + 1) * 200] = 20.0
+        repeated = np.repeat(xs, draws, axis=1), np.repeat(values, draws, axis=1)
+        groups.append(learner.gradient(*repeated, weights=weights)[1])
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        samples = np.array([g[name] for g in groups])
+        error = samples.mean(axis=0) - exact[name]
+        spread = samples.std(axis=0, ddof=1) / np.sqrt(len(groups))
+        lively = spread > 0
+        score = error[lively] / spread[lively]
+        assert np.abs(error[~lively]).max(initial=0) < 1e-12
+        assert np.abs(score).max() < 5.5  # 60 entries at 19 degrees of freedom
+        assert abs(score.mean()) < 1.5
+        assert spread.max() < 0.3 * np.abs(exact[name]).max()
