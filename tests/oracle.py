@@ -79,7 +79,7 @@ def cell_step(kind, p, state, x, read=None):
 
 
 def existing(masks):
-    """The weights that exist, as (name, flat position)."""
+    """List the weights that exist, as (name, flat position)."""
     return [(name, at) for name in masks for at in np.flatnonzero(masks[name])]
 
 

@@ -17,7 +17,7 @@ STEPS, BATCH, INPUTS, UNITS, OUTPUTS = 20, 3, 4, 9, 5
 
 
 def a_cell(cls: type[Cell], units: int = UNITS, seed: int = 1, **options: Any) -> Cell:
-    """A sparse cell whose biases are random too."""
+    """Make a sparse cell whose biases are random too."""
     options.setdefault("sparsity", 0.6)
     cell = cls(INPUTS, units, seed=seed, dtype="float64", **options)
     dense = cell.to_dense()
@@ -57,7 +57,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float =
 def torch_gradient(
     cell: Cell, readout: dict[str, np.ndarray], xs: np.ndarray, targets: np.ndarray, loss: str
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """The same by torch.autograd on torch.nn's own cell, masked afterwards."""
+    """Do the same by torch.autograd on torch.nn's own cell, masked afterwards."""
     torch = pytest.importorskip("torch", reason="torch is not installed: it is the oracle here")
     theirs = getattr(torch.nn, type(cell).__name__ + "Cell")(cell.inputs, cell.units).double()
     with torch.no_grad():
