@@ -35,8 +35,9 @@ POINT_SECONDS = 0.25
 """How long a point is timed, at least; a point whose step is slow gets `LEAST_SAMPLES` steps."""
 LEAST_SAMPLES = 5
 SAMPLE_SECONDS = 0.002
+TRIAL_WEIGHTS = 4096
 CHUNK_ENTRIES = 2**27
-"""Largest number of reached units (over supernodes) that counting holds at once."""
+"""Reached units (over supernodes) that counting holds at once, judged by a trial."""
 
 
 @dataclass(frozen=True)
@@ -219,16 +220,16 @@ def exact_counts(drawn: Structure, n: int) -> tuple[int, int]:
         counted in parts, weight after weight.
     """
     weights = drawn.weights
-    trial = reach(drawn.dynamics, drawn.immediate[:, : min(weights, 4096)], n)
+    trial = reach(drawn.dynamics, drawn.immediate[:, :TRIAL_WEIGHTS], n)
     if trial.shape[0] == weights:
         return trial.cost()[:2]
     reached_per_weight = trial.reach_indptr[-1] / trial.shape[0]
-    part = int(CHUNK_ENTRIES / reached_per_weight)
+    part = max(1, int(CHUNK_ENTRIES / reached_per_weight))
     counts = np.zeros(2, object)  # Python's integers: no count is too large
     for start in range(0, weights, part):
         columns = drawn.immediate[:, start : start + part]
         counts += reach(drawn.dynamics, columns, n).cost()[:2]
-    return counts[0], counts[1]
+    return int(counts[0]), int(counts[1])
 
 
 def _measured(point: Point, sweep: Sweep, drawn: Structure, roofline: Roofline) -> Point:

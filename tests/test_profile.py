@@ -1,0 +1,314 @@
+"""Structures, exact counts, growth exponents and the roofline behind `sparsegrad profile`."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsegrad import profile as profiling
+from sparsegrad.pattern import reach
+from sparsegrad.profile import Point, Sweep, exact_counts, profile, random_values, time_call
+from sparsegrad.report import count, csv_report, duration, json_report, plain_report, size
+from sparsegrad.roofline import Roofline
+from sparsegrad.saturation import saturated_counts
+from sparsegrad.scaling import exponent, fit_growth
+from sparsegrad.structures import structure
+
+CELLS = ("rnn", "gru", "lstm")
+compiled_only = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="too large for interpreted kernels"
+)
+
+
+def brute_counts(dynamics, immediate, n):
+    """Count by dense matrices, straight from the definitions; n None: until nothing changes."""
+    edges = dynamics.astype(np.int64)
+    reached = immediate.copy()
+    sources = edges @ reached
+    while n is None or n > 1:
+        wider = reached | (sources > 0)
+        if (wider == reached).all():
+            break
+        reached, n = wider, None if n is None else n - 1
+        sources = edges @ reached
+    return int(reached.sum()), int((sources * reached).sum())
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    ("cell", "units", "sparsity", "dynamics_density", "weights", "per_weight"),
+    [
+        # an independent count of the same nets with one bias per unit and gate; here there are two
+        ("rnn", 128, 0.75, 0.250, 5248 + 128, 299),
+        ("gru", 128, 0.75, 0.576, 15744 + 3 * 128, 3209),
+        ("gru", 512, 0.984375, 0.048, 14592 + 3 * 512, 74.5),
+        ("lstm", 128, 0.75, 0.317, 20992 + 4 * 128, 9152),
+        ("lstm", 256, 0.9375, 0.103, 19456 + 4 * 256, 1444),
+    ],
+)
+def test_random_cells_have_the_known_densities_and_costs(
+    cell, units, sparsity, dynamics_density, weights, per_weight
+):
+    drawn = structure(cell, units, sparsity)
+    assert drawn.weights == weights
+    density = drawn.dynamics.nnz / drawn.dynamics.shape[0] ** 2
+    assert density == pytest.approx(dynamics_density, rel=0.02)
+    _, multiply_adds = exact_counts(drawn, 2)
+    assert multiply_adds / drawn.weights == pytest.approx(per_weight, rel=0.04)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_masks_have_exact_counts(cell):
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
+    drawn = structure(cell, units=31, sparsity=0.7, inputs=7)
+    assert drawn.recurrent == gates * round(0.3 * 31 * 31)
+    assert drawn.weights == drawn.recurrent + gates * (round(0.3 * 31 * 7) + 2 * 31)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.97])
+def test_a_mask_is_uniform_and_follows_its_seed(sparsity):
+    total = np.zeros((6, 6))
+    for seed in range(400):
+        total += structure("rnn", 6, sparsity, inputs=0, seed=seed).dynamics.toarray()
+    kept = round((1 - sparsity) * 36) / 36
+    spread = math.sqrt(max(kept * (1 - kept), 1e-9) / 400)
+    assert np.abs(total / 400 - kept).max() < 5 * spread + 1e-9
+    once, again = (structure("gru", 40, 0.8, seed=3).dynamics for _ in range(2))
+    other = structure("gru", 40, 0.8, seed=4).dynamics
+    assert (once != again).nnz == 0
+    assert (once != other).nnz > 0
+
+
+def test_shared_gate_masks_leave_dynamics_as_sparse_as_one_gate():
+    shared = structure("gru", 128, 0.75, gate_masks="shared").dynamics.nnz
+    assert 0.25 * 128**2 <= shared <= 0.25 * 128**2 + 128
+    assert structure("gru", 128, 0.75).dynamics.nnz > 2 * shared
+
+
+def test_lstm_weights_write_the_rows_of_their_gate():
+    drawn = structure("lstm", units=9, sparsity=0.5, inputs=4, seed=2)
+    columns = drawn.immediate.toarray().T
+    assert sorted(set(columns.sum(axis=1))) == [1, 2]
+    rows = [tuple(np.flatnonzero(column)) for column in columns]
+    assert all(row == (row[0],) or row == (row[0], row[0] + 9) for row in rows)
+    # by unit; in a unit those of i, f, g (two rows) before those of o (one)
+    assert rows == sorted(rows, key=lambda row: (row[0], -len(row)))
+    dynamics = drawn.dynamics.toarray()
+    own = np.eye(9, dtype=bool)
+    assert (dynamics[:9, 9:] == own).all()
+    assert (dynamics[9:, 9:] == own).all()
+    assert (dynamics[:9, :9] >= dynamics[9:, :9]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cell": "lru"}, "cell must be one of rnn, gru, lstm, got 'lru'"),
+        ({"units": 0}, "units must be between 1 and 2\\*\\*30, got 0"),
+        ({"sparsity": 1.0}, "sparsity must be at least 0 and below 1, got 1.0"),
+        ({"sparsity": math.nan}, "sparsity must be at least 0 and below 1, got nan"),
+        ({"inputs": -1}, "inputs must be at least 0, got -1"),
+        ({"gate_masks": "none"}, "gate_masks must be one of independent, shared, got 'none'"),
+    ],
+)
+def test_structure_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        structure(**{"cell": "gru", "units": 8, "sparsity": 0.5, **change})
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    cell=st.sampled_from(CELLS),
+    units=st.integers(1, 24),
+    sparsity=st.sampled_from([0.0, 0.8, 0.9, 0.95, 0.98]),
+    shared=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_counts_equal_the_definition(cell, units, sparsity, shared, seed):
+    masks = "shared" if shared else "independent"
+    drawn = structure(cell, units, sparsity, inputs=2, gate_masks=masks, seed=seed)
+    dense = drawn.dynamics.toarray(), drawn.immediate.toarray()
+    assert saturated_counts(drawn) == brute_counts(*dense, None)
+    for n in (1, 2, 3):
+        assert exact_counts(drawn, n) == brute_counts(*dense, n)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_counting_in_parts_changes_nothing(cell, monkeypatch):
+    drawn = structure(cell, units=90, sparsity=0.9)
+    whole = reach(drawn.dynamics, drawn.immediate, 2).cost()
+    monkeypatch.setattr(profiling, "TRIAL_WEIGHTS", 50)
+    monkeypatch.setattr(profiling, "CHUNK_ENTRIES", 300)
+    assert exact_counts(drawn, 2) == whole[:2]
+
+
+@compiled_only
+def test_large_structures_are_counted_fast_and_without_their_pattern():
+    drawn = structure("rnn", 30_000, 1 - 4 / 30_000, inputs=2)
+    entries, multiply_adds = saturated_counts(drawn)
+    assert 0.9 * 30_000 * drawn.weights < entries < 30_000 * drawn.weights
+    assert multiply_adds > 3.5 * entries
+    assert exact_counts(drawn, 2)[0] < 8 * drawn.weights
+
+
+def small_sweep(**change):
+    return Sweep(
+        **{"cells": CELLS, "units": (12, 20), "sparsity": (0.5, 0.9), "n": (1, 2, None), **change}
+    )
+
+
+@pytest.mark.parametrize("masks", ["independent", "shared"])
+def test_counted_points_equal_reach(masks):
+    sweep = small_sweep(batch=3, dtype="float64", gate_masks=masks, inputs=5, seed=7)
+    points = list(profile(sweep, None))
+    assert len(points) == len(sweep) == 36
+    for point in points:
+        drawn = structure(point.cell, point.units, point.sparsity, 5, masks, 7)
+        order = None if point.n == "rtrl" else point.n
+        pattern = reach(drawn.dynamics, drawn.immediate, order)
+        cost = pattern.cost(batch=3, dtype="float64")
+        assert (point.entries, point.multiply_adds, point.bytes) == tuple(cost)
+        weights, state = pattern.shape
+        assert point.weights == weights
+        assert point.density == cost.entries / 3 / (weights * state)
+        assert point.vs_bptt == pytest.approx((3 * weights + cost.multiply_adds) / (9 * weights))
+        exact = reach(drawn.dynamics, drawn.immediate, None).cost(batch=3).multiply_adds
+        assert point.vs_rtrl == pytest.approx(cost.multiply_adds / exact)
+        assert point.seconds is point.gflops is point.roofline_fraction is point.note is None
+
+
+def test_measured_points_agree_with_themselves(monkeypatch):
+    monkeypatch.setattr(profiling, "POINT_SECONDS", 0.001)
+    sweep = small_sweep(cells=("gru",), units=(12,), n=(2,), batch=2)
+    for point in profile(sweep, Roofline("float32")):
+        assert 0 < point.seconds_low <= point.seconds <= point.seconds_high
+        assert point.gflops == pytest.approx(2e-9 * point.multiply_adds / point.seconds)
+        assert point.gbytes_per_second == pytest.approx(2e-9 * point.bytes / point.seconds)
+        assert 0 < point.roofline_fraction < 2
+
+
+def test_points_over_the_budget_are_counted_and_marked(monkeypatch):
+    monkeypatch.setattr(profiling, "POINT_SECONDS", 0.001)
+    sweep = small_sweep(cells=("rnn",), units=(20,), sparsity=(0.5,), n=(1, None), budget=8_000)
+    fits, over = profile(sweep, Roofline("float32"))
+    assert fits.bytes <= 8_000 < over.bytes
+    assert fits.note is None
+    assert fits.seconds > 0
+    assert over.note == "over budget"
+    assert over.seconds is None
+
+
+def test_a_point_without_memory_is_marked(monkeypatch):
+    def refuse(*arguments):
+        raise MemoryError("J must fit")
+
+    monkeypatch.setattr(profiling, "time_update", refuse)
+    sweep = small_sweep(cells=("rnn",), units=(12,), sparsity=(0.5,), n=(1, 2))
+    assert [p.note for p in profile(sweep, Roofline("float32"))] == ["out of memory"] * 2
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_random_values_keep_the_influence_bounded(batch):
+    drawn = structure("gru", 20, 0.5)
+    pattern = reach(drawn.dynamics, drawn.immediate, 2)
+    dynamics, immediate = random_values(pattern, batch, "float32", seed=1)
+    assert dynamics.dtype == immediate.dtype == np.float32
+    assert dynamics.shape[-1] == pattern.dynamics_indices.size
+    sums = np.add.reduceat(np.abs(np.atleast_2d(dynamics)), pattern.dynamics_indptr[:-1], axis=1)
+    assert sums.max() <= 0.9
+
+
+def test_time_call_reports_ordered_quartiles():
+    timing = time_call(lambda: sum(range(1000)), seconds=0.002)
+    assert 0 < timing.low <= timing.median <= timing.high
+    assert timing.samples >= profiling.LEAST_SAMPLES
+
+
+def test_exponent_of_a_power_law():
+    x = [1.0, 3.0, 10.0, 50.0]
+    assert exponent(x, [7 * v**2.5 for v in x]) == pytest.approx(2.5)
+    # groups have factors of their own, which do not tilt the slope
+    y = [5 * v**1.5 for v in x] + [900 * v**1.5 for v in x[2:]]
+    assert exponent(x + x[2:], y, ["a"] * 4 + ["b"] * 2) == pytest.approx(1.5)
+    assert exponent(x + x[2:], y) != pytest.approx(1.5, abs=0.1)
+    assert exponent([2.0, 2.0], [1.0, 9.0]) is None
+    assert exponent([1.0, 2.0], [1.0, 9.0], ["a", "b"]) is None
+
+
+def synthetic_points():
+    for units in (100, 200, 400):
+        for sparsity in (0.5, 0.75):
+            for n in (1, 2, 3):
+                work = round(1e3 * units**3 * (1 - sparsity) ** 2 * n**4)
+                yield Point("rnn", units, sparsity, n, units, work, 1.0, work, 4 * work,
+                            seconds=1e-9 * work**0.9)  # fmt: skip
+
+
+def test_growth_fits_recover_synthetic_laws():
+    fits = {(fit.against, fit.n): fit for fit in fit_growth(list(synthetic_points()))}
+    for n, law in ((1, 2), (2, 4), (3, None)):
+        assert fits["units", n].counted == pytest.approx(3)
+        assert fits["units", n].time == pytest.approx(2.7)
+        assert fits["units", n].law == law
+        assert fits["density", n].counted == pytest.approx(2)
+    assert fits["n", "all"].counted == pytest.approx(4)
+    assert fits["multiply-adds", "all"].time == pytest.approx(0.9)
+    assert fits["density", 1].law == 1
+    assert fits["density", 2].law == 3
+
+
+def test_one_point_has_no_exponents():
+    assert fit_growth(list(synthetic_points())[:1]) == []
+
+
+def test_exact_rtrl_grows_as_the_paper_says():
+    sweep = Sweep(("rnn",), (200, 400), (0.75, 0.875), n=(None,), inputs=0)
+    fits = {fit.against: fit for fit in fit_growth(list(profile(sweep, None)))}
+    assert fits["units"].law == 4
+    assert fits["units"].counted == pytest.approx(4, abs=0.05)
+    assert fits["density"].law == 2  # the d² law
+    assert fits["density"].counted == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_roofline_is_the_slower_of_its_two_roofs(threads):
+    roofline = Roofline("float64", threads)
+    bandwidth = roofline.bandwidth(4096)
+    assert roofline.peak > 0
+    assert bandwidth > 0
+    assert roofline.bandwidth(4096) == bandwidth  # measured once
+    assert roofline.seconds(roofline.peak, 0, 4096) == pytest.approx(1)
+    assert roofline.seconds(0, bandwidth, 4096) == pytest.approx(1)
+    assert roofline.seconds(roofline.peak, 3 * bandwidth, 4096) == pytest.approx(3)
+
+
+def test_roofline_refuses_no_threads():
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        Roofline(threads=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (count(999), "999"),
+        (count(1_234_567), "1.23M"),
+        (count(999_700), "1M"),
+        (size(1023), "1023 B"),
+        (size(4.5 * 2**20), "4.50 MiB"),
+        (size(2**40), "1.00 TiB"),
+        (duration(8.51e-5), "85.1 us"),
+        (duration(0.9996), "1.00 s"),
+        (duration(1.06e-3), "1.06 ms"),
+    ],
+)
+def test_numbers_are_short(text, expected):
+    assert text == expected
+
+
+def test_reports_of_no_points_are_well_formed():
+    assert json_report([]) == "[]\n"
+    assert csv_report([]).count("\n") == 1
+    assert plain_report([], [], "nothing").startswith("nothing")
