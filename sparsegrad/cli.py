@@ -320,3 +320,7 @@ def _write(
         return FAILED
     print(f"wrote {', '.join(str(path) for path in written)}", file=sys.stderr)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
