@@ -8,5 +8,17 @@ if __name__ != "sparsegrad.kernels":
     raise ImportError("import these kernels as sparsegrad.kernels, not as a top-level package")
 
 from sparsegrad.kernels.csr import csr_contract, csr_update, csr_update_and_contract
+from sparsegrad.kernels.panels import (
+    panels_contract,
+    panels_update,
+    panels_update_and_contract,
+)
 
-__all__ = ["csr_contract", "csr_update", "csr_update_and_contract"]
+__all__ = [
+    "csr_contract",
+    "csr_update",
+    "csr_update_and_contract",
+    "panels_contract",
+    "panels_update",
+    "panels_update_and_contract",
+]

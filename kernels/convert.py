@@ -1,0 +1,73 @@
+"""Between the panels of J and a plain CSR by weight (which is J's CSC)."""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+@njit(cache=True, nogil=True)
+def panels_to_csr(
+    panels: NDArray[np.int64],  # (panels + 1, 7)         in
+    row_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
+    rows: NDArray[np.int32],  # (rows,)                   in, the unit of each panel row
+    columns: NDArray[np.int32],  # (weights,)             in
+    reach_indices: NDArray[np.int32],  # (rows,)          in, sorted within a supernode
+    reach_indptr: NDArray[np.int64],  # (weights + 1,)    in, by weight
+    influence: NDArray[np.floating],  # (size,)           in
+    data: NDArray[np.floating],  # (nnz,)                 out, by weight, units sorted
+) -> None:
+    """Gather the entries of J, weight by weight."""
+    for p in range(panels.shape[0] - 1):
+        s, offset, width, stride = panels[p, 0], panels[p, 1], panels[p, 2], panels[p, 3]
+        first, last = row_indptr[s], row_indptr[s + 1]
+        for r in range(first, last):
+            rank = np.searchsorted(reach_indices[first:last], rows[r])
+            for c in range(width):
+                w = columns[panels[p, 5] + c]
+                data[reach_indptr[w] + rank] = influence[offset + (r - first) * stride + c]
+
+
+@njit(cache=True, nogil=True)
+def csr_to_panels(
+    panels: NDArray[np.int64],  # (panels + 1, 7)         in
+    row_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
+    rows: NDArray[np.int32],  # (rows,)                   in, the unit of each panel row
+    columns: NDArray[np.int32],  # (weights,)             in
+    reach_indices: NDArray[np.int32],  # (rows,)          in, sorted within a supernode
+    reach_indptr: NDArray[np.int64],  # (weights + 1,)    in, by weight
+    data: NDArray[np.floating],  # (nnz,)                 in, by weight, units sorted
+    influence: NDArray[np.floating],  # (size,)           out
+) -> None:
+    """Scatter the entries of J into its panels."""
+    for p in range(panels.shape[0] - 1):
+        s, offset, width, stride = panels[p, 0], panels[p, 1], panels[p, 2], panels[p, 3]
+        first, last = row_indptr[s], row_indptr[s + 1]
+        for r in range(first, last):
+            rank = np.searchsorted(reach_indices[first:last], rows[r])
+            for c in range(width):
+                w = columns[panels[p, 5] + c]
+                influence[offset + (r - first) * stride + c] = data[reach_indptr[w] + rank]
+
+
+@njit(cache=True, nogil=True)
+def spread_entries(
+    some_indptr: NDArray[np.int64],  # (rows + 1,)   in
+    some_indices: NDArray[np.int32],  # (entries,)   in, sorted within a row
+    some_data: NDArray[np.floating],  # (entries,)   in
+    indptr: NDArray[np.int64],  # (rows + 1,)        in
+    indices: NDArray[np.int32],  # (nnz,)            in, sorted within a row
+    data: NDArray[np.floating],  # (nnz,)            in/out, zero at first
+) -> int:
+    """Write the entries of one CSR to their places in a larger one.
+
+    Return the first row with an entry that the larger one lacks, or -1.
+    """
+    for row in range(len(indptr) - 1):
+        place = indptr[row]
+        for e in range(some_indptr[row], some_indptr[row + 1]):
+            while place < indptr[row + 1] and indices[place] < some_indices[e]:
+                place += 1
+            if place == indptr[row + 1] or indices[place] != some_indices[e]:
+                return row
+            data[place] = some_data[e]
+    return -1
