@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+_CGROUP = Path("/sys/fs/cgroup")  # of both versions; inside a container this is its own
+_MEMINFO = Path("/proc/meminfo")
+
 
 def _first_number(path: Path) -> int | None:
     """First word of a file as a number, or None where there is no such file or number."""
@@ -14,7 +17,7 @@ def _first_number(path: Path) -> int | None:
 
 def _meminfo_available() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = _MEMINFO.read_text().splitlines()
     except OSError:
         return None
     for line in lines:
@@ -25,10 +28,14 @@ def _meminfo_available() -> int | None:
 
 def _cgroup_available() -> int | None:
     """Bytes left under the container's limit, the page cache that it may drop included."""
-    root = Path("/sys/fs/cgroup")
     for folder, limit, used, cache in (
-        (root, "memory.max", "memory.current", "inactive_file"),
-        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        (_CGROUP, "memory.max", "memory.current", "inactive_file"),
+        (
+            _CGROUP / "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
     ):
         most = _first_number(folder / limit)
         now = _first_number(folder / used)

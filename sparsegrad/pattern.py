@@ -21,7 +21,7 @@ from sparsegrad.kernels.patterns import (
     find_unsorted_row,
 )
 from sparsegrad.memory import require_memory
-from sparsegrad.symbolic import canonical, check_indptr, check_shapes, find_reach, transpose
+from sparsegrad.symbolic import canonical, check_indptr, check_shapes, find_reach
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -253,5 +253,6 @@ def reach(dynamics: ArrayLike, immediate: ArrayLike, n: int | None = 2) -> Reach
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}; pass None to saturate")
     check_shapes(dynamics, immediate)
-    weights = transpose(canonical("immediate", immediate))
-    return ReachPattern(*find_reach(canonical("dynamics", dynamics), weights, n))
+    rows = canonical("dynamics", dynamics, by_columns=False)
+    weights = canonical("immediate", immediate, by_columns=True)
+    return ReachPattern(*find_reach(rows, weights, n))

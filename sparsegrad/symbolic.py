@@ -8,7 +8,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.kernels.patterns import expand_reach, group_rows, transpose_pattern
+from sparsegrad.kernels.patterns import (
+    expand_reach,
+    find_unsorted_row,
+    group_rows,
+    transpose_pattern,
+)
 from sparsegrad.kernels.reach import (
     check_reach,
     count_levels,
@@ -59,11 +64,17 @@ def check_indptr(name: str, indptr: NDArray[Any], indices: NDArray[Any]) -> None
         )
 
 
-def canonical(name: str, matrix: Any) -> Rows:
-    """Rows of a pattern, sorted and unique; what a sparse format stores counts, zero or not."""
-    by_columns, stored = _compressed(name, matrix)
-    once = transpose(stored)
-    return once if by_columns else transpose(once)
+def canonical(name: str, matrix: Any, by_columns: bool) -> Rows:
+    """Rows (or columns) of a pattern, sorted and unique, in arrays of their own.
+
+    What a sparse format stores is structure, zero or not.
+    """
+    stored_by_columns, stored = _compressed(name, matrix)
+    if stored_by_columns == by_columns:
+        if find_unsorted_row(*stored) < 0:
+            return Rows(stored.indptr.copy(), stored.indices.copy(), stored.columns)
+        stored = _transpose(stored)
+    return _transpose(stored)
 
 
 def _compressed(name: str, matrix: Any) -> tuple[bool, Rows]:
@@ -100,7 +111,7 @@ def _compressed(name: str, matrix: Any) -> tuple[bool, Rows]:
     )
 
 
-def transpose(pattern: Rows) -> Rows:
+def _transpose(pattern: Rows) -> Rows:
     """Columns of a pattern, sorted and unique whatever the order of what came in."""
     indptr = np.empty(pattern.columns + 1, np.int64)
     indices = np.empty(pattern.indices.size, np.int32)
@@ -165,7 +176,7 @@ class _Search:
     """Walks from groups of weights with equal columns of I."""
 
     def __init__(self, dynamics: Rows, weights: Rows, n: int | None) -> None:
-        self.rows, self.columns, self.weights = dynamics, transpose(dynamics), weights
+        self.rows, self.columns, self.weights = dynamics, _transpose(dynamics), weights
         self.units = dynamics.columns
         # every level but the last adds a unit: after so many steps nothing can be added
         self.steps = self.units + 1 if n is None else min(n, self.units + 1)
@@ -211,7 +222,7 @@ class _Search:
         np.cumsum(np.diff(self.weights.indptr)[self.first], out=indptr[1:])
         indices = np.empty(int(indptr[-1]), np.int32)
         expand_reach(self.first, *self.weights[:2], indptr, indices)
-        touched = transpose(transpose(Rows(indptr, label[indices].astype(np.int32), count)))
+        touched = _transpose(_transpose(Rows(indptr, label[indices].astype(np.int32), count)))
         component_set, lead = _group_rows(touched, self._unit_hash())
         self.group, self.first = component_set[self.group], self.first[lead]
 

@@ -1,0 +1,54 @@
+"""What every test stands on: its own Numba cache, fixed seeds, few examples."""
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+
+def _kernel_files():
+    """Every kernel source that a test may run: the checkout's and the installed package's."""
+    folders = {Path(__file__).resolve().parents[1] / "kernels"}
+    spec = importlib.util.find_spec("sparsegrad")  # finds, does not import
+    if spec is not None and spec.origin is not None:
+        folders.add(Path(spec.origin).resolve().parent / "kernels")
+    return sorted(path for folder in folders for path in folder.glob("*.py"))
+
+
+def _cache_folder():
+    """Folder of compiled kernels that no other source and no other mode of Numba shares.
+
+    Numba keys a kernel on its own file, so an edit in a kernel that it calls goes unseen; and it
+    ignores NUMBA_BOUNDSCHECK, so that a warm cache would check nothing.
+    """
+    key = hashlib.sha256()
+    for path in _kernel_files():
+        key.update(path.name.encode() + b"\0" + path.read_bytes())
+    default = Path(tempfile.gettempdir()) / f"sparsegrad-tests-{os.environ.get('USER', 'any')}"
+    root = Path(os.environ.get("SPARSEGRAD_TEST_CACHE", default))
+    checked = os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0")
+    return root / (key.hexdigest()[:16] + ("-checked" if checked else ""))
+
+
+os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())  # before anything imports numba
+
+INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+hypothesis.settings.register_profile(
+    "sparsegrad",
+    deadline=None,  # the first example of a kernel compiles it
+    derandomize=True,
+    max_examples=8 if INTERPRETED else 25,
+)
+hypothesis.settings.load_profile("sparsegrad")
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers of the test's own, the same in every run and in any order of tests."""
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))

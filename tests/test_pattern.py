@@ -1,0 +1,356 @@
+import copy
+import doctest
+import os
+import pickle
+
+import hypothesis
+import numba
+import numpy as np
+import oracle
+import pytest
+import scipy.sparse as sp
+from hypothesis import strategies as st
+from nets import nets, parallel_paths, random_sparse, ring
+
+import sparsegrad.pattern
+from sparsegrad import symbolic
+from sparsegrad.pattern import ReachPattern, reach
+
+INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+ARRAYS = (
+    "dynamics_indptr",
+    "dynamics_indices",
+    "immediate_indptr",
+    "immediate_indices",
+    "supernode",
+    "reach_indptr",
+    "reach_indices",
+)
+
+
+def same(one, other):
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ARRAYS)
+
+
+def dense(pattern):
+    """Return the pattern of J as (units, weights), read entry by entry from the CSR by weight."""
+    weights, units = pattern.shape
+    kept = np.zeros((units, weights), bool)
+    for weight in range(weights):
+        row = pattern.indices[pattern.indptr[weight] : pattern.indptr[weight + 1]]
+        assert (np.diff(row) > 0).all()
+        kept[row, weight] = True
+    return kept
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 40, None])
+@hypothesis.given(net=nets())
+def test_reach_is_that_of_the_oracle(net, n):
+    pattern = reach(*net, n=n)
+    kept = oracle.reach(*net, n)
+    np.testing.assert_array_equal(dense(pattern), kept)
+    assert pattern.shape == kept.T.shape
+    assert pattern.nnz == kept.sum() == pattern.indices.size
+    assert pattern.supernode.tolist() == oracle.supernodes(kept)
+    assert pattern.saturated == oracle.is_saturated(*net, pattern.n)
+    assert pattern.entries_by_n == tuple(
+        oracle.reach(*net, step).sum() for step in range(1, len(pattern.entries_by_n) + 1)
+    )
+    if n is None:
+        assert pattern.n == len(pattern.entries_by_n)
+        assert pattern.n == 1 or not oracle.is_saturated(*net, pattern.n - 1)
+    else:
+        assert pattern.n == n
+
+
+@hypothesis.given(net=nets())
+def test_structure_of_d_and_i_is_kept_as_it_came(net):
+    dynamics, immediate = net
+    pattern = reach(dynamics, immediate)
+    csr, csc = sp.csr_array(dynamics), sp.csc_array(immediate)
+    np.testing.assert_array_equal(pattern.dynamics_indptr, csr.indptr)
+    np.testing.assert_array_equal(pattern.dynamics_indices, csr.indices)
+    np.testing.assert_array_equal(pattern.immediate_indptr, csc.indptr)
+    np.testing.assert_array_equal(pattern.immediate_indices, csc.indices)
+
+
+@hypothesis.given(net=nets(), n=st.integers(1, 5))
+def test_reach_grows_with_n_and_stays_once_saturated(net, n):
+    less, more = dense(reach(*net, n=n)), dense(reach(*net, n=n + 1))
+    assert (less <= more).all()
+    if reach(*net, n=n).saturated:
+        assert (less == more).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_reach_runs_along_the_arrows_of_a_ring(n):
+    dynamics, immediate = ring(5)
+    pattern = reach(dynamics, immediate, n=n)
+    for weight in range(5):
+        row = pattern.indices[pattern.indptr[weight] : pattern.indptr[weight + 1]]
+        assert set(row.tolist()) == {(weight + step) % 5 for step in range(n)}
+    against = dense(reach(dynamics.T, immediate, n=n))
+    assert (against == dense(pattern)).all() == (n == 1)
+
+
+def test_parallel_paths_do_not_wrap_a_counter():
+    net = parallel_paths(300)
+    assert reach(*net, n=2).nnz == 301
+    pattern = reach(*net, n=3)
+    assert pattern.nnz == 302
+    assert pattern.cost().multiply_adds == 600
+    assert reach(*net, n=None).n == 3
+
+
+def test_n_far_beyond_saturation_costs_no_more():
+    pattern = reach(*ring(4), n=10**12)
+    assert (pattern.n, pattern.saturated) == (10**12, True)
+    assert pattern.entries_by_n == (4, 8, 12, 16)
+
+
+def test_one_component_is_one_supernode():
+    pattern = reach(*ring(70), n=None)  # more than the 62 walks that are counted together
+    assert pattern.n == 70
+    assert pattern.reach_indptr.tolist() == [0, 70]
+    assert pattern.entries_by_n == tuple(range(70, 4901, 70))
+
+
+def test_a_larger_net_agrees_with_sparse_products(rng):
+    units = 60 if INTERPRETED else 3000
+    dynamics, immediate = random_sparse(rng, units, 3, 2)
+    links, first = sp.csr_array(dynamics, dtype=np.int64), sp.csr_array(immediate, dtype=np.int64)
+    kept = first
+    for n in (1, 2, 3):
+        pattern = reach(dynamics, immediate, n=n)
+        assert (pattern.to_scipy().T != (kept > 0)).nnz == 0
+        kept = first + links @ kept
+
+
+# ------------------------------------------------------------------------- what may come in
+
+
+def stored(fmt, cls, zeros):
+    """Make a pattern in a format of scipy.sparse, (4, 4), its stored values 0 if asked."""
+    if fmt == "dia":
+        data = np.ones((2, 4)) * (not zeros)
+        return cls((data, [0, -1]), shape=(4, 4)), np.tri(4) - np.tri(4, k=-2) > 0
+    dense = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], bool)
+    if fmt == "dok":
+        matrix = cls((4, 4))
+        for row, column in np.argwhere(dense):
+            matrix.setdefault((row, column), 1.0 - zeros)
+        return matrix, dense
+    matrix = cls(dense.astype(float), **({"blocksize": (1, 1)} if fmt == "bsr" else {}))
+    if zeros and fmt == "lil":
+        matrix.data[:] = [[0.0] * len(row) for row in matrix.data]
+    elif zeros:
+        matrix.data[:] = 0
+    return matrix, dense
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+@pytest.mark.parametrize("fmt", ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"])
+def test_every_sparse_format_and_its_explicit_zeros_are_structure(fmt, kind, zeros):
+    matrix, expected = stored(fmt, getattr(sp, f"{fmt}_{kind}"), zeros)
+    np.testing.assert_array_equal(
+        dense(reach(matrix, np.eye(4), n=2)), oracle.reach(expected, np.eye(4), 2)
+    )
+    np.testing.assert_array_equal(
+        dense(reach(np.eye(4), matrix, n=1)), oracle.reach(np.eye(4), expected, 1)
+    )
+
+
+def test_blocks_of_bsr_are_structure_as_a_whole():
+    blocks = sp.bsr_array(np.diag([1.0, 0, 0, 0]), blocksize=(2, 2))
+    assert reach(blocks, np.eye(4)).dynamics_indices.tolist() == [0, 1, 0, 1]
+
+
+def test_duplicates_merge_and_do_not_cancel():
+    twice = sp.coo_array(([1.0, -1.0, 1.0], ([2, 2, 0], [1, 1, 0])), shape=(3, 3))
+    rows = sp.csr_array(([1.0, 1.0, 1.0], [2, 0, 2], [0, 3, 3, 3]), shape=(3, 3))
+    assert reach(twice, np.eye(3)).dynamics_indices.tolist() == [0, 1]
+    pattern = reach(rows, rows)
+    assert pattern.dynamics_indices.tolist() == [0, 2]
+    assert pattern.immediate_indptr.tolist() == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.int64, np.float32, np.float64, complex])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_dense_patterns_of_any_dtype_and_order(dtype, order, rng):
+    dynamics = (rng.random((6, 6)) < 0.3).astype(dtype, order=order)
+    immediate = (rng.random((6, 22)) < 0.2).astype(dtype, order=order)[:, ::2]
+    kept = oracle.reach(dynamics, immediate, 3)
+    np.testing.assert_array_equal(dense(reach(dynamics, immediate, n=3)), kept)
+
+
+def test_the_callers_arrays_stay_the_callers():
+    dynamics, immediate = (sp.csr_array(net) for net in ring(4))
+    immediate = immediate.tocsc()
+    pattern = reach(dynamics, immediate)
+    before = pattern.dynamics_indices.copy(), pattern.immediate_indices.copy()
+    dynamics.indices[:] = 0
+    immediate.indices[:] = 0
+    np.testing.assert_array_equal(pattern.dynamics_indices, before[0])
+    np.testing.assert_array_equal(pattern.immediate_indices, before[1])
+
+
+def broken_csr(name, value):
+    matrix = sp.csr_array(np.eye(3))
+    setattr(matrix, name, np.array(value, np.int32))
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "immediate", "n", "error", "text"),
+    [
+        (np.eye(3), np.eye(3), 0, ValueError, "n must be at least 1, got 0; pass None"),
+        (np.eye(3), np.eye(3), -2, ValueError, "n must be at least 1, got -2"),
+        (np.eye(3), np.eye(3), 2.0, TypeError, "n must be an integer >= 1 or None"),
+        (np.eye(3), np.eye(3), "2", TypeError, "got '2'"),
+        (np.eye(3), np.eye(3), True, TypeError, "got True"),
+        (np.ones((3, 4)), np.eye(3), 1, ValueError, r"dynamics must be square.*\(3, 4\)"),
+        (np.ones(3), np.eye(3), 1, ValueError, r"dynamics must be square.*\(3,\)"),
+        (np.eye(3), np.eye(4), 1, ValueError, r"with 3 units as dynamics has.*\(4, 4\)"),
+        (np.eye(3), np.ones(3), 1, ValueError, r"immediate must be.*\(3,\)"),
+        (np.ones((0, 0)), np.ones((0, 2)), 1, ValueError, "units and weights, got 0 and 2"),
+        (np.eye(3), np.ones((3, 0)), 1, ValueError, "units and weights, got 3 and 0"),
+        (sp.eye_array(3), sp.csr_array((3, 0)), 1, ValueError, "got 3 and 0"),
+        (np.full((3, 3), "x"), np.eye(3), 1, TypeError, "dynamics must be a scipy.sparse array"),
+        (np.eye(3), np.full((3, 3), None), 1, TypeError, "immediate must be.*of object"),
+        (broken_csr("indices", [0, 1, 3]), np.eye(3), 1, ValueError, r"in \[0, 3\), got 0 to 3"),
+        (broken_csr("indices", [0, -1, 2]), np.eye(3), 1, ValueError, "got -1 to 2"),
+        (broken_csr("indptr", [0, 2, 1, 3]), np.eye(3), 1, ValueError, "indptr must rise"),
+        (broken_csr("indptr", [0, 1, 2, 9]), np.eye(3), 1, ValueError, "indptr must rise"),
+        (np.eye(3), broken_csr("indptr", [0, 3]), 1, ValueError, "indptr must fit shape"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(dynamics, immediate, n, error, text):
+    with pytest.raises(error, match=text) as raised:
+        reach(dynamics, immediate, n=n)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_reach_that_does_not_fit_is_refused_before_it_is_filled(monkeypatch, rng):
+    net = random_sparse(rng, 50, 4, 1)
+    sizes = [4 * reach(*net, n=n).reach_indices.size for n in (1, 2, 3)]
+    assert sizes[1] < sizes[2]
+    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: sizes[1])
+    assert reach(*net, n=2).n == 2
+    monkeypatch.setattr(symbolic, "fill_reach", None)
+    with pytest.raises(MemoryError, match=r"got .* GiB; the largest n that fits is 2$"):
+        reach(*net, n=3)
+    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: 8)
+    with pytest.raises(MemoryError, match="no n fits"):
+        reach(*net, n=2)
+
+
+def test_the_csr_by_weight_is_counted_before_it_is_made(monkeypatch):
+    pattern = reach(*ring(4))
+    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: 4 * pattern.nnz - 1)
+    with pytest.raises(MemoryError, match="CSR of the pattern by weight must fit"):
+        _ = pattern.indices
+
+
+# --------------------------------------------------------------------------- how it is found
+
+
+def test_keys_that_collide_do_not_merge_what_differs(monkeypatch, rng):
+    net = random_sparse(rng, 40, 3, 2)
+    expected = reach(*net, n=2)
+    honest = symbolic._Search._unit_hash
+    monkeypatch.setattr(
+        symbolic._Search,
+        "_unit_hash",
+        lambda search: honest(search) & (1 if search.seed < 2 else -1),
+    )
+    assert same(reach(*net, n=2), expected)
+
+
+@pytest.mark.parametrize("n", [2, None])
+def test_the_number_of_threads_changes_nothing(n, monkeypatch, rng):
+    net = random_sparse(rng, 90, 2, 2)
+    expected = reach(*net, n=n)
+    monkeypatch.setattr(symbolic, "_GROUPS_PER_TASK", 1)
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", threads)
+        pattern = reach(*net, n=n)
+        assert same(pattern, expected)
+        assert pattern.entries_by_n == expected.entries_by_n
+        assert pattern.saturated == expected.saturated
+
+
+# ------------------------------------------------------------------------- what it is, as an object
+
+
+def test_repr_tells_the_sizes_in_one_line():
+    assert repr(reach(*ring(4), n=2)) == (
+        "ReachPattern(weights=4, units=4, n=2, saturated=False, entries=8, density=0.5, "
+        "supernodes=4)"
+    )
+
+
+def test_to_scipy_is_boolean_and_by_weight():
+    matrix = reach(*ring(4), n=2).to_scipy()
+    assert isinstance(matrix, sp.csr_array)
+    assert matrix.dtype == bool
+    np.testing.assert_array_equal(matrix.toarray(), oracle.reach(*ring(4), 2).T)
+
+
+def test_arrays_have_the_agreed_types_and_are_read_only():
+    pattern = reach(*ring(4))
+    for name in (*ARRAYS, "indptr", "indices"):
+        array = getattr(pattern, name)
+        assert array.dtype == (np.int64 if name.endswith("indptr") else np.int32)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    with pytest.raises(AttributeError):
+        pattern.n = 3
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_a_copy_is_the_same_and_as_read_only(again):
+    pattern = reach(*ring(4), n=None)
+    other = again(pattern)
+    assert same(other, pattern)
+    assert not other.supernode.flags.writeable
+    assert repr(other) == repr(pattern)
+
+
+def test_a_pattern_built_by_hand_copies_what_others_could_write():
+    pattern = reach(*ring(4))
+    arrays = {name: getattr(pattern, name).copy() for name in ARRAYS}
+    built = ReachPattern(**arrays, n=2, saturated=False, entries_by_n=pattern.entries_by_n)
+    for array in arrays.values():
+        array[:] = 0  # still writeable, and no longer the pattern's
+    assert same(built, pattern)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"supernode": np.zeros(4)}, TypeError, "supernode must be a 1-D array of int32"),
+        ({"supernode": [0, 1, 2, 3]}, TypeError, "got list"),
+        ({"supernode": np.zeros(3, np.int32)}, ValueError, "must have 4 entries, got 3"),
+        ({"supernode": np.array([0, 1, 2, 4], np.int32)}, ValueError, r"in \[0, 4\), got 0 to 4"),
+        ({"supernode": np.array([3, 2, 1, 0], np.int32)}, ValueError, "reach the units it writes"),
+        ({"reach_indices": np.arange(8, dtype=np.int32)}, ValueError, "row 2 that is not"),
+        ({"reach_indptr": np.array([0, 2, 4, 6, 7])}, ValueError, "rise from 0 to the number of"),
+        ({"dynamics_indptr": np.array([0, 2, 1, 3, 4])}, ValueError, "dynamics_indptr must rise"),
+        ({"dynamics_indptr": np.zeros(1, np.int64)}, ValueError, "must have units and weights"),
+        ({"entries_by_n": (4, 9)}, ValueError, "must end with the 8 entries"),
+        ({"n": 0}, ValueError, "n be at least 1"),
+    ],
+)
+def test_a_pattern_built_by_hand_is_checked(change, error, text):
+    pattern = reach(*ring(4))
+    parts = {name: getattr(pattern, name) for name in ARRAYS}
+    parts |= {"n": 2, "saturated": False, "entries_by_n": (4, 8)}
+    with pytest.raises(error, match=text) as raised:
+        ReachPattern(**(parts | change))
+    assert "\n" not in str(raised.value)
+
+
+def test_the_examples_in_the_docstrings_run():
+    assert doctest.testmod(sparsegrad.pattern).attempted > 0
+    assert doctest.testmod(sparsegrad.pattern).failed == 0
