@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 @njit(cache=True, nogil=True)
 def panels_to_csr(
-    panels: NDArray[np.int64],  # (panels + 1, 7)         in
+    panels: NDArray[np.int64],  # (panels + 1, 8)         in
     row_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
     rows: NDArray[np.int32],  # (rows,)                   in, the unit of each panel row
     columns: NDArray[np.int32],  # (weights,)             in
@@ -29,7 +29,7 @@ def panels_to_csr(
 
 @njit(cache=True, nogil=True)
 def csr_to_panels(
-    panels: NDArray[np.int64],  # (panels + 1, 7)         in
+    panels: NDArray[np.int64],  # (panels + 1, 8)         in
     row_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
     rows: NDArray[np.int32],  # (rows,)                   in, the unit of each panel row
     columns: NDArray[np.int32],  # (weights,)             in

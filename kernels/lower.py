@@ -97,7 +97,7 @@ def fill_sources(
 # values lie a fixed step apart in I's data. A GRU unit needs one run, an LSTM unit two.
 @njit(cache=True, nogil=True)
 def find_runs(
-    panels: NDArray[np.int64],  # (panels + 1, 7)           in, but for the last column: out
+    panels: NDArray[np.int64],  # (panels + 1, 8)           in, but for column 6: out
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
     rows: NDArray[np.int32],  # (rows,)                     in
     columns: NDArray[np.int32],  # (weights,)               in, the weight of each panel column

@@ -17,7 +17,8 @@ of step 2 and a vector store may spill over the end of its row: what it spills o
 after it, or is the slack at the panel's end. Structure comes from `Influence.program`,
 which kernels/lower.py writes. Columns of `panels`, one row per panel and one more at the end:
 
-    0 supernode  1 offset in J  2 width  3 stride  4 scratch pitch  5 first column  6 first run
+    0 supernode        1 offset in J      2 width        3 stride
+    4 scratch pitch    5 first column     6 first run    7 whether the product is dense
 """
 
 import numpy as np
@@ -191,24 +192,12 @@ def _contract_rows(first, last, at, stride, vectors, rows, state_grad, J, sums):
             v += 1
 
 
+# Steps 1 and 2: copy the old panel, then write D[R, R] times it in its place.
 @njit(cache=True, nogil=True)
 def _multiply(
-    first,
-    last,
-    at,
-    stride,
-    width,
-    pitch,
-    rows,
-    source_indptr,
-    sources,
-    dynamics,
-    dense,
-    units,
-    J,
-    old,
-):
-    """Copy the old panel, then write D[R, R] times it in its place: steps 1 and 2."""
+    first, last, at, stride, width, pitch, is_dense, rows, source_indptr, sources, dynamics,
+    dense, units, J, old,
+):  # fmt: skip
     n = lanes(J)
     vectors = (width + n - 1) // n
     place = at
@@ -217,30 +206,26 @@ def _multiply(
             store(old, r * pitch + v * n, load(J, place + v * n))
         place += stride
     # From right to left, so that what a row's last vector spills over is written after it.
-    v = vectors
-    if index(source_indptr, first) == index(source_indptr, last) and units > 0:
-        while v & 3:
-            v -= 1
-            _dense_rows1(first, last, at + v * n, stride, v * n, pitch, rows, dense, units, old, J)
-        while v > 0:
-            v -= 4
-            _dense_rows4(first, last, at + v * n, stride, v * n, pitch, rows, dense, units, old, J)
+    c = vectors * n
+    if is_dense:
+        while c % (4 * n):
+            c -= n
+            _dense_rows1(first, last, at + c, stride, c, pitch, rows, dense, units, old, J)
+        while c > 0:
+            c -= 4 * n
+            _dense_rows4(first, last, at + c, stride, c, pitch, rows, dense, units, old, J)
         return
-    if v & 1:
-        v -= 1
-        c = v * n
+    if vectors & 1:
+        c -= n
         _sparse_rows1(first, last, at + c, stride, c, source_indptr, sources, dynamics, old, J)
-    if v & 2:
-        v -= 2
-        c = v * n
+    if vectors & 2:
+        c -= 2 * n
         _sparse_rows2(first, last, at + c, stride, c, source_indptr, sources, dynamics, old, J)
-    if v & 4:
-        v -= 4
-        c = v * n
+    if vectors & 4:
+        c -= 4 * n
         _sparse_rows4(first, last, at + c, stride, c, source_indptr, sources, dynamics, old, J)
-    while v > 0:
-        v -= 8
-        c = v * n
+    while c > 0:
+        c -= 8 * n
         _sparse_rows8(first, last, at + c, stride, c, source_indptr, sources, dynamics, old, J)
 
 
@@ -250,16 +235,16 @@ def _panel(
     p, mode, b, panels, row_indptr, rows, source_indptr, sources, columns, runs,
     dynamics, immediate, state_grad, J, grad, dense, units, scratch,
 ):  # fmt: skip
-    here = 7 * p
+    here = 8 * p
     s, at = index(panels, here), index(panels, here + 1)
     width, stride, pitch = index(panels, here + 2), index(panels, here + 3), index(panels, here + 4)
     first, last = index(row_indptr, s), index(row_indptr, s + 1)
     if mode & UPDATE:
         _multiply(
-            first, last, at, stride, width, pitch, rows, source_indptr, sources, dynamics, dense,
-            units, J, scratch,
+            first, last, at, stride, width, pitch, index(panels, here + 7), rows, source_indptr,
+            sources, dynamics, dense, units, J, scratch,
         )  # fmt: skip
-        for run in range(index(panels, here + 6), index(panels, here + 13)):
+        for run in range(index(panels, here + 6), index(panels, here + 14)):
             v, step = index(runs, 4 * run), index(runs, 4 * run + 1)
             target, length = index(runs, 4 * run + 2), index(runs, 4 * run + 3)
             for c in range(length):
@@ -280,7 +265,7 @@ def panels_range(
     mode: int,  # UPDATE, CONTRACT or both                                   in
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)                      in
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)                      in
-    panels: NDArray[np.int64],  # (panels + 1, 7)                            in
+    panels: NDArray[np.int64],  # (panels + 1, 8)                            in
     row_indptr: NDArray[np.int64],  # (supernodes + 1,)                      in
     rows: NDArray[np.int32],  # (rows,)                                      in
     source_indptr: NDArray[np.int64],  # (rows + 1,)                         in
@@ -300,7 +285,7 @@ def panels_range(
     Each panel serves the whole batch before the next one is begun, so that its program is read
     once, and the gradient's sum over the batch has one order whoever owns the panel.
     """
-    units = (len(dynamics_indptr) - 1) if dense.shape[1] > 0 else 0
+    units = len(dynamics_indptr) - 1
     a_panels, a_row_indptr, a_rows = pointer(panels, 0), pointer(row_indptr, 0), pointer(rows, 0)
     a_source_indptr, a_sources = pointer(source_indptr, 0), pointer(sources, 0)
     a_columns, a_runs = pointer(columns, 0), pointer(runs, 0)
@@ -389,7 +374,7 @@ def panels_threads(
 def panels_update(
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)            in, `Influence.program` …
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)            in
-    panels: NDArray[np.int64],  # (panels + 1, 7)                  in
+    panels: NDArray[np.int64],  # (panels + 1, 8)                  in
     row_indptr: NDArray[np.int64],  # (supernodes + 1,)            in
     rows: NDArray[np.int32],  # (rows,)                            in
     source_indptr: NDArray[np.int64],  # (rows + 1,)               in
@@ -419,7 +404,7 @@ def panels_update(
 def panels_contract(
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)      in, `Influence.program` …
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)      in
-    panels: NDArray[np.int64],  # (panels + 1, 7)            in
+    panels: NDArray[np.int64],  # (panels + 1, 8)            in
     row_indptr: NDArray[np.int64],  # (supernodes + 1,)      in
     rows: NDArray[np.int32],  # (rows,)                      in
     source_indptr: NDArray[np.int64],  # (rows + 1,)         in
@@ -444,7 +429,7 @@ def panels_contract(
 def panels_update_and_contract(
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)            in, `Influence.program` …
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)            in
-    panels: NDArray[np.int64],  # (panels + 1, 7)                  in
+    panels: NDArray[np.int64],  # (panels + 1, 8)                  in
     row_indptr: NDArray[np.int64],  # (supernodes + 1,)            in
     rows: NDArray[np.int32],  # (rows,)                            in
     source_indptr: NDArray[np.int64],  # (rows + 1,)               in

@@ -24,9 +24,9 @@ class Program(NamedTuple):
     ----------
     dynamics_indptr, dynamics_indices : int64 array, (units + 1,); int32 array, (nnz of D,)
         D's own pattern, in CSR.
-    panels : int64 array, (panels + 1, 7)
-        Supernode, offset in J, width, stride, scratch pitch, first column, first run; the last
-        row ends J and the runs.
+    panels : int64 array, (panels + 1, 8)
+        Supernode, offset in J, width, stride, scratch pitch, first column, first run, whether
+        the product is dense; the last row ends J and the runs.
     row_indptr : int64 array, (supernodes + 1,)
         The rows of each supernode.
     rows : int32 array, (rows,)
@@ -63,13 +63,9 @@ class Program(NamedTuple):
         return int(max((tall * self.panels[:-1, 4]).max(initial=0), _MAX_WIDTH)) + SLACK
 
     @property
-    def dense(self) -> NDArray[np.bool_]:
-        """Which supernodes take the dense product: tall ones without a list of sources.
-
-        One that has no sources in D either is among them; its product is with zeros.
-        """
-        sources = np.diff(self.source_indptr[self.row_indptr])
-        return (sources == 0) & (np.diff(self.row_indptr) >= _DENSE_ROWS)
+    def any_dense(self) -> bool:
+        """Whether any panel is a dense product, which needs D written out in full."""
+        return bool(self.panels[:-1, 7].any())
 
 
 def _round_up(n: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
@@ -107,7 +103,8 @@ def lower(pattern: ReachPattern) -> Program:
     order_rows(reach_indptr, reach_indices, counts, rows, source_indptr)
 
     columns = np.argsort(pattern.supernode, kind="stable").astype(np.int32)
-    panels, pitch = _cut_panels(tall, np.bincount(pattern.supernode, minlength=tall.size))
+    weights = np.bincount(pattern.supernode, minlength=tall.size)
+    panels, pitch = _cut_panels(tall, weights, dense)
     sources = np.empty(source_indptr[-1], np.int64)
     fill_sources(*D, reach_indptr, rows, source_indptr, pitch, sources, local)
 
@@ -121,7 +118,7 @@ def lower(pattern: ReachPattern) -> Program:
 
 
 def _cut_panels(
-    tall: NDArray[np.int64], weights: NDArray[np.int64]
+    tall: NDArray[np.int64], weights: NDArray[np.int64], dense: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Cut each supernode's columns into panels; return them and the scratch pitch of each."""
     fits = _SCRATCH // np.maximum(tall, 1) // SLACK * SLACK
@@ -140,13 +137,14 @@ def _cut_panels(
     size = _round_up(size, SLACK)
 
     pitch = _round_up(np.minimum(weights, limit), SLACK).astype(np.int32)
-    panels = np.zeros((supernode.size + 1, 7), np.int64)
+    panels = np.zeros((supernode.size + 1, 8), np.int64)
     panels[:-1, 0] = supernode
     panels[1:, 1] = np.cumsum(size)
     panels[:-1, 2] = width
     panels[:-1, 3] = stride
     panels[:-1, 4] = pitch[supernode]
     panels[:-1, 5] = first[supernode] + piece * limit[supernode]
+    panels[:-1, 7] = dense[supernode]
     return panels, pitch
 
 
@@ -160,9 +158,9 @@ def cut_work(program: Program, batch: int, threads: int) -> NDArray[np.int64]:
     supernode, width = panels[:-1, 0], panels[:-1, 2]
     tall = np.diff(indptr)
     sources = np.diff(program.source_indptr[indptr])
-    sources = np.where(program.dense, tall * tall // 2, sources)
+    per_vector = np.where(panels[:-1, 7], tall[supernode] ** 2 // 2, sources[supernode])
     vectors = -(-width // SLACK)
-    work = np.cumsum(batch * (vectors * (sources + 2 * tall)[supernode] + _PANEL))
+    work = np.cumsum(batch * (vectors * (per_vector + 2 * tall[supernode]) + _PANEL))
     threads = int(min(threads, work.size, max(1, work[-1] // _SHARE)))
     inner = np.searchsorted(work, work[-1] * np.arange(1, threads) // threads)
     return np.concatenate(([0], inner, [work.size])).astype(np.int64)
