@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .cells import Maps, Partials, pull_back
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, observe, signal, spend
+from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, copy, finish, observe, signal
 
 
 class History(NamedTuple):
@@ -74,15 +74,14 @@ def run_bptt(
             return t, fault, b
         signal(learner, chunk, t, streams)
         now = history.filled[0]
-        history.sources[now] = streams.sources
-        history.d_state[now] = streams.d_state
-        history.d_pre[now] = streams.d_pre
-        history.state_grad[now] = streams.state_grad
-        history.resets[now] = chunk.resets[t]
+        copy(streams.sources.ravel(), history.sources[now].ravel())
+        copy(streams.d_state.ravel(), history.d_state[now].ravel())
+        copy(streams.d_pre.ravel(), history.d_pre[now].ravel())
+        copy(streams.state_grad.ravel(), history.state_grad[now].ravel())
+        copy(chunk.resets[t], history.resets[now])
         history.filled[0] = now + 1
-        streams.state[:] = streams.new_state
         if history.filled[0] == history.sources.shape[0]:
             unroll(learner.maps, partials, history, learner.grad)
-        if not spend(learner, streams):
+        if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

@@ -34,7 +34,8 @@ def affine(
     target: NDArray[np.floating],  # (targets,)          out
 ) -> None:
     """Form target = weightᵀ source + bias."""
-    target[:] = bias
+    for o in range(target.size):
+        target[o] = bias[o]
     for j in range(source.size):
         value = source[j]
         for o in range(target.size):
@@ -126,7 +127,8 @@ def score(
         for j in range(features.size):
             features[j] = max(features[j], features.dtype.type(0))
     else:
-        features[:] = h
+        for j in range(features.size):
+            features[j] = h[j]
     affine(readout.weight, readout.bias, features, error)
     total = loss_and_error(loss, target_class, target_values, error)
     for o in range(error.size):

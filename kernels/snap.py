@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .cells import Dynamics, Partials, dynamics_values, immediate_values
 from .csr import csr_update_and_contract
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, observe, signal, spend
+from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, finish, observe, signal
 
 
 class Program(NamedTuple):
@@ -78,7 +78,6 @@ def run_snap(
             dynamics_values(dynamics, maps.weights, d_state, d_pre, program.dynamics_data[b])
             immediate_values(maps, partials, streams.sources[b], d_pre, program.immediate_data[b])
         influence_step(program, streams.state_grad, learner.grad)
-        streams.state[:] = streams.new_state
-        if not spend(learner, streams):
+        if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

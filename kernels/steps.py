@@ -61,6 +61,16 @@ class Learner(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
+def copy(
+    source: NDArray[np.generic],  # (n,)  in
+    target: NDArray[np.generic],  # (n,)  out
+) -> None:
+    """Copy; a slice assignment would bring its shape error, and seconds of compilation."""
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@njit(cache=True, nogil=True)
 def all_finite(values: NDArray[np.floating]) -> bool:
     """Whether no value is NaN or infinite."""
     bad = 0
@@ -93,9 +103,9 @@ def observe(
         if chunk.resets[t, b]:
             old_state[:] = 0
         else:
-            old_state[:] = streams.state[b]
-        sources[:units] = old_state[0]
-        sources[units : units + inputs] = x
+            copy(streams.state[b].ravel(), old_state.ravel())
+        copy(old_state[0], sources[:units])
+        copy(x, sources[units : units + inputs])
         apply_maps(learner.maps, sources, streams.pre)
         update(old_state, streams.pre, new_state, streams.d_state[b], streams.d_pre[b])
         for c in range(new_state.shape[0]):
@@ -155,8 +165,9 @@ def signal(
 
 
 @njit(cache=True, nogil=True)
-def spend(learner: Learner, streams: Streams) -> bool:
-    """Count a step; at the end of an update period spend the gradient. False: not finite."""
+def finish(learner: Learner, streams: Streams) -> bool:
+    """Take the new state over; after an update period spend the gradient. False: not finite."""
+    copy(streams.new_state.ravel(), streams.state.ravel())
     streams.since[0] += 1
     if learner.update_every == 0 or streams.since[0] < learner.update_every:
         return True

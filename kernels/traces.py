@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .cells import Maps, Partials
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, observe, signal, spend
+from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, finish, observe, signal
 
 
 @njit(cache=True, nogil=True)
@@ -171,7 +171,6 @@ def run_traces(
             learner.grad,
             work,
         )
-        streams.state[:] = streams.new_state
-        if not spend(learner, streams):
+        if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

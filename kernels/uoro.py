@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .cells import Maps, Partials, push_forward
 from .optimizers import squared_norm
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, observe, signal, spend
+from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, finish, observe, signal
 
 
 class RankOne(NamedTuple):
@@ -127,7 +127,6 @@ def run_uoro(
                 estimate.left[b] = 0
                 estimate.right[b] = 0
         rank_one_step(learner.maps, partials, streams, estimate, learner.grad)
-        streams.state[:] = streams.new_state
-        if not spend(learner, streams):
+        if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0
