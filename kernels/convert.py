@@ -1,4 +1,4 @@
-"""Between the panels of J and a plain CSR by weight (which is J's CSC)."""
+"""At the boundary: J between its panels and a plain CSR by weight; a look at the caller's data."""
 
 import numpy as np
 from numba import njit
@@ -71,3 +71,15 @@ def spread_entries(
                 return row
             data[place] = some_data[e]
     return -1
+
+
+@njit(cache=True, nogil=True)
+def all_finite(
+    data: NDArray[np.floating],  # any shape, C-contiguous  in
+) -> bool:
+    """Return whether no element is NaN or infinite."""
+    flat = data.reshape(-1)
+    bad = 0
+    for i in range(flat.size):  # no early exit: a loop that always ends the same is vectorised
+        bad += not np.isfinite(flat[i])
+    return bad == 0

@@ -124,7 +124,7 @@ def find_runs(
             for e in range(immediate_indptr[w], immediate_indptr[w + 1]):
                 i = immediate_indices[e]
                 run = current[i]
-                step = e - ends[i, 1]
+                step = e - ends[i, 1] if run >= 0 else 0
                 if run >= 0 and ends[i, 0] == c - 1 and (ends[i, 2] == 0 or ends[i, 2] == step):
                     ends[i, 2] = step
                     if write:

@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from .simd import fma, index, lanes, load, pointer, put, splat, store, total, value, zero
+from .simd import fma, index, lanes, load, pointer, put, splat, store, value, zero
 
 UPDATE = 1
 CONTRACT = 2
@@ -319,23 +319,6 @@ def spread_dynamics(
                     dense[b, i * units + dynamics_indices[e]] = dynamics_data[b, e]
 
 
-@njit(cache=True, nogil=True)
-def all_finite(
-    data: NDArray[np.floating],  # any shape, C-contiguous  in
-) -> bool:
-    """Return whether no element is NaN or infinite: x · 0 is 0 for all others."""
-    a = pointer(data, 0)
-    n = lanes(a)
-    whole = data.size // n * n
-    products = zero(a)
-    for i in range(0, whole, n):
-        products = fma(load(a, i), zero(a), products)
-    rest = data.dtype.type(0)
-    for i in range(whole, data.size):
-        rest += value(a, i) * data.dtype.type(0)
-    return total(products) + rest == 0
-
-
 @njit(cache=True, nogil=True, parallel=True)
 def panels_threads(
     cuts: NDArray[np.int64],  # (threads + 1,)  in, the panels of thread t are cuts[t] … cuts[t + 1]
@@ -420,7 +403,7 @@ def panels_contract(
     panels_range(
         0, panels.shape[0] - 1, CONTRACT, dynamics_indptr, dynamics_indices, panels, row_indptr,
         rows, source_indptr, sources, columns, runs, state_grad, state_grad, state_grad,
-        influence, grad, state_grad[:, :0], scratch,
+        influence, grad, state_grad, scratch,
     )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ registers, four of SSE or NEON. Each has a plain Python twin, so the kernels als
 ``splat(a, i)``         every lane ``a[i]``
 ``fma(x, y, z)``        ``x * y + z``
 ``add(x, y)``           ``x + y``
-``total(x)``            the sum of the lanes
 ``index(a, i)``         the integer ``a[i]`` as an int64
 ``value(a, i)``         the number ``a[i]``
 ``put(a, i, x)``        ``a[i] = x``
@@ -146,19 +145,6 @@ def _add(typingctx: Any, x: Any, y: Any) -> Any:
 
 
 @intrinsic
-def _total(typingctx: Any, x: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = ir.IntType(32)
-        result = builder.extract_element(args[0], ir.Constant(place, 0))
-        for lane in range(1, sig.args[0].lanes):
-            number = builder.extract_element(args[0], ir.Constant(place, lane))
-            result = builder.fadd(result, number)
-        return result
-
-    return x.dtype(x), codegen
-
-
-@intrinsic
 def _index(typingctx: Any, a: Any, i: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         value = builder.load(_address(context, builder, sig.args[0], args[0], args[1]))
@@ -231,11 +217,6 @@ def add(x, y):
     return x + y
 
 
-def total(x):
-    """Return the sum of the lanes."""
-    return x.sum()
-
-
 def index(a, i):
     """Return the integer ``a[i]``; a negative `i` is the caller's fault and is not wrapped."""
     return int(a[i])
@@ -243,6 +224,8 @@ def index(a, i):
 
 def pointer(a, i):
     """Return the bare address of element `i` (in C order) of `a`; the caller keeps `a` alive."""
+    if not a.flags.c_contiguous:
+        raise TypeError("pointer() takes a C-contiguous array")
     return a.reshape(-1)[i:]
 
 
@@ -294,11 +277,6 @@ def _add_overload(x, y):
     return (lambda x, y: _add(x, y)) if isinstance(x, VectorType) else None
 
 
-@overload(total)
-def _total_overload(x):
-    return (lambda x: _total(x)) if isinstance(x, VectorType) else None
-
-
 @overload(index)
 def _index_overload(a, i):
     return (lambda a, i: _index(a, i)) if _holds_numbers(a) else None
@@ -306,7 +284,8 @@ def _index_overload(a, i):
 
 @overload(pointer)
 def _pointer_overload(a, i):
-    return (lambda a, i: _pointer(a, i)) if isinstance(a, types.Array) else None
+    contiguous = isinstance(a, types.Array) and a.layout == "C"
+    return (lambda a, i: _pointer(a, i)) if contiguous else None  # strides would be ignored
 
 
 @overload(value)

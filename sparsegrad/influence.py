@@ -6,16 +6,15 @@ import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparsegrad.cost import require_memory
-from sparsegrad.kernels.convert import csr_to_panels, panels_to_csr, spread_entries
+from sparsegrad.kernels.convert import all_finite, csr_to_panels, panels_to_csr, spread_entries
 from sparsegrad.kernels.panels import (
     CONTRACT,
     UPDATE,
-    all_finite,
     panels_range,
     panels_threads,
     spread_dynamics,
 )
+from sparsegrad.memory import require_memory
 from sparsegrad.pattern import ReachPattern
 from sparsegrad.program import Program, aligned_zeros, cut_work, lower
 
