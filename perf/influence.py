@@ -30,8 +30,8 @@ from scipy import sparse
 from sparsegrad.kernels.csr import csr_update
 from workloads import SETS, WORKLOADS, Workload, select
 
-import sparsegrad
-from sparsegrad.pattern import ReachPattern
+from sparsegrad.influence import Influence
+from sparsegrad.pattern import ReachPattern, reach
 from sparsegrad.profile import random_values
 from sparsegrad.roofline import Roofline
 
@@ -64,7 +64,7 @@ class Problem:
     immediate_data: NDArray[np.floating]
     influence_data: NDArray[np.floating]
 
-    def sparse(self, data: NDArray[np.floating]) -> sparse.csr_array:
+    def by_weight(self, data: NDArray[np.floating]) -> sparse.csr_array:
         """Return J with these entries, (weights, units)."""
         pattern = self.pattern
         return sparse.csr_array((data, pattern.indices, pattern.indptr), shape=pattern.shape)
@@ -87,24 +87,23 @@ class Problem:
 
 def problem(workload: Workload) -> Problem:
     drawn = workload.structure()
-    pattern = sparsegrad.reach(drawn.dynamics, drawn.immediate, workload.n)
-    unmasked = sparsegrad.reach(drawn.dynamics, drawn.immediate, workload.n + 1)
+    pattern = reach(drawn.dynamics, drawn.immediate, workload.n)
+    unmasked = reach(drawn.dynamics, drawn.immediate, workload.n + 1)
     dynamics_data, immediate_data = random_values(pattern, 1, workload.dtype)
     start = np.random.default_rng(1).standard_normal(pattern.nnz).astype(workload.dtype)
     return Problem(pattern, unmasked.nnz, workload.dtype, dynamics_data, immediate_data, start)
 
 
 def panels(task: Problem, threads: int) -> Contestant:
-    influence = sparsegrad.Influence(task.pattern, dtype=task.dtype, threads=threads)
-    influence.from_scipy(task.sparse(task.influence_data))
+    influence = Influence(task.pattern, dtype=task.dtype, threads=threads)
 
     def step() -> None:
         influence.update(task.dynamics_data, task.immediate_data)
 
     def result() -> sparse.csr_array:
-        influence.from_scipy(task.sparse(task.influence_data))
+        influence.from_scipy(task.by_weight(task.influence_data).T)
         step()
-        return sparse.csr_array(influence.to_scipy() - task.immediate())
+        return sparse.csr_array(influence.to_scipy().T - task.immediate())
 
     return Contestant("panels", threads, step, result)
 
@@ -124,15 +123,15 @@ def csr(task: Problem) -> Contestant:
     def result() -> sparse.csr_array:
         values[:] = task.influence_data
         step()
-        return sparse.csr_array(task.sparse(values.copy()) - task.immediate())
+        return sparse.csr_array(task.by_weight(values.copy()) - task.immediate())
 
     return Contestant("csr", 1, step, result)
 
 
 def scipy_product(task: Problem) -> Contestant:
     dynamics = task.dynamics()
-    influence = sparse.csr_array(task.sparse(task.influence_data).T)
-    mask = sparse.csr_array(task.sparse(np.ones_like(task.influence_data)).T)
+    influence = sparse.csr_array(task.by_weight(task.influence_data).T)
+    mask = sparse.csr_array(task.by_weight(np.ones_like(task.influence_data)).T)
 
     def step() -> sparse.csr_array:
         return (dynamics @ influence).multiply(mask)
@@ -153,7 +152,7 @@ def graphblas_product(task: Problem) -> Contestant:
         )
 
     dynamics = matrix(task.dynamics())
-    influence = matrix(sparse.csr_array(task.sparse(task.influence_data).T))
+    influence = matrix(sparse.csr_array(task.by_weight(task.influence_data).T))
     units, weights = influence.shape
     dtype = influence.dtype
 
@@ -173,8 +172,8 @@ def graphblas_product(task: Problem) -> Contestant:
 
 def numpy_product(task: Problem) -> Contestant:
     dynamics = task.dynamics().toarray()
-    influence = np.ascontiguousarray(task.sparse(task.influence_data).T.toarray())
-    mask = task.sparse(np.ones_like(task.influence_data)).T.toarray()
+    influence = np.ascontiguousarray(task.by_weight(task.influence_data).T.toarray())
+    mask = task.by_weight(np.ones_like(task.influence_data)).T.toarray()
     product = np.empty_like(influence)
 
     def step() -> NDArray[np.floating]:

@@ -31,9 +31,10 @@ from sparsegrad.saturation import saturated_counts
 from sparsegrad.structures import GATE_MASKS, GATES, Structure, structure
 
 DTYPES = ("float32", "float64")
-POINT_SECONDS = 0.25
-"""How long a point is timed, at least; a point whose step is slow gets `LEAST_SAMPLES` steps."""
+POINT_SECONDS = 0.15
+"""How long a point is timed, at least."""
 LEAST_SAMPLES = 5
+SLOW_SECONDS = 1.0
 SAMPLE_SECONDS = 0.002
 TRIAL_WEIGHTS = 4096
 CHUNK_ENTRIES = 2**27
@@ -312,7 +313,8 @@ def time_call(call: Callable[[], object], seconds: float = POINT_SECONDS) -> Tim
     call : callable
         Called again and again; short calls are timed many at a time.
     seconds : float
-        How long to go on, at least `LEAST_SAMPLES` samples.
+        How long to go on, at least `LEAST_SAMPLES` samples, or two where those would take longer
+        than `SLOW_SECONDS`.
 
     Returns
     -------
@@ -322,11 +324,12 @@ def time_call(call: Callable[[], object], seconds: float = POINT_SECONDS) -> Tim
     call()  # compiles, and touches all memory
     start = time.perf_counter()
     call()
-    once = max(time.perf_counter() - start, 1e-7)
-    calls = max(1, round(SAMPLE_SECONDS / once))
-    samples: list[float] = []
-    spent = 0.0
-    while len(samples) < LEAST_SAMPLES or spent < seconds:
+    samples = [time.perf_counter() - start]
+    calls = round(SAMPLE_SECONDS / max(samples[0], 1e-7))
+    if calls > 1:
+        samples = []  # one short call alone is mostly the clock
+    calls, spent = max(1, calls), sum(samples)
+    while spent < seconds or len(samples) < (LEAST_SAMPLES if spent < SLOW_SECONDS else 2):
         start = time.perf_counter()
         for _ in range(calls):
             call()
