@@ -116,7 +116,7 @@ def test_one_component_is_one_supernode():
 
 
 def test_a_larger_net_agrees_with_sparse_products(rng):
-    units = 60 if INTERPRETED else 3000
+    units = 400 if INTERPRETED else 3000  # large enough for reaches to be sorted
     dynamics, immediate = random_sparse(rng, units, 3, 2)
     links, first = sp.csr_array(dynamics, dtype=np.int64), sp.csr_array(immediate, dtype=np.int64)
     kept = first
@@ -173,6 +173,8 @@ def test_duplicates_merge_and_do_not_cancel():
     pattern = reach(rows, rows)
     assert pattern.dynamics_indices.tolist() == [0, 2]
     assert pattern.immediate_indptr.tolist() == [0, 1, 1, 2]
+    rows.sort_indices()
+    assert reach(rows, np.eye(3)).dynamics_indices.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.int64, np.float32, np.float64, complex])
@@ -184,15 +186,16 @@ def test_dense_patterns_of_any_dtype_and_order(dtype, order, rng):
     np.testing.assert_array_equal(dense(reach(dynamics, immediate, n=3)), kept)
 
 
-def test_the_callers_arrays_stay_the_callers():
-    dynamics, immediate = (sp.csr_array(net) for net in ring(4))
-    immediate = immediate.tocsc()
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_the_callers_arrays_stay_the_callers(dtype):
+    dynamics, immediate = sp.csr_array(ring(4)[0]), sp.csc_array(ring(4)[1])
+    for matrix in (dynamics, immediate):
+        matrix.indptr, matrix.indices = matrix.indptr.astype(dtype), matrix.indices.astype(dtype)
     pattern = reach(dynamics, immediate)
-    before = pattern.dynamics_indices.copy(), pattern.immediate_indices.copy()
-    dynamics.indices[:] = 0
-    immediate.indices[:] = 0
-    np.testing.assert_array_equal(pattern.dynamics_indices, before[0])
-    np.testing.assert_array_equal(pattern.immediate_indices, before[1])
+    before = copy.deepcopy(pattern)
+    for array in (dynamics.indptr, dynamics.indices, immediate.indptr, immediate.indices):
+        array[:] = 0  # still writeable, and not the pattern's
+    assert same(pattern, before)
 
 
 def broken_csr(name, value):
@@ -265,6 +268,29 @@ def test_keys_that_collide_do_not_merge_what_differs(monkeypatch, rng):
         lambda search: honest(search) & (1 if search.seed < 2 else -1),
     )
     assert same(reach(*net, n=2), expected)
+    monkeypatch.setattr(symbolic._Search, "_unit_hash", lambda search: honest(search) * 0)
+    search = symbolic._Search(
+        symbolic.canonical("", ring(4)[0], False), symbolic.canonical("", ring(4)[1], True), 2
+    )
+    size, key, _, _ = search.count()
+    supernode, lead = symbolic._merge(key)
+    assert size.tolist() == [2, 2, 2, 2]  # only a look at the units tells them apart
+    assert supernode.tolist() == [0, 0, 0, 0]
+    reach_indptr = np.array([0, 2])
+    assert not search.check(supernode, lead, reach_indptr, search.fill(lead, reach_indptr))
+
+
+def test_a_saturated_component_takes_one_walk(monkeypatch):
+    walks = []
+
+    def count_reach(start, stop, *arguments):
+        walks.append(stop - start)
+        return honest(start, stop, *arguments)
+
+    honest = symbolic.count_reach
+    monkeypatch.setattr(symbolic, "count_reach", count_reach)
+    reach(*ring(9), n=None)
+    assert walks == [1]
 
 
 @pytest.mark.parametrize("n", [2, None])
@@ -324,6 +350,14 @@ def test_a_pattern_built_by_hand_copies_what_others_could_write():
     for array in arrays.values():
         array[:] = 0  # still writeable, and no longer the pattern's
     assert same(built, pattern)
+    arrays = {name: getattr(pattern, name).copy() for name in ARRAYS}
+    views = {name: array[:] for name, array in arrays.items()}
+    for view in views.values():
+        view.setflags(write=False)
+    built = ReachPattern(**views, n=2, saturated=False, entries_by_n=pattern.entries_by_n)
+    for array in arrays.values():
+        array[:] = 0
+    assert same(built, pattern)
 
 
 @pytest.mark.parametrize(
@@ -334,6 +368,8 @@ def test_a_pattern_built_by_hand_copies_what_others_could_write():
         ({"supernode": np.zeros(3, np.int32)}, ValueError, "must have 4 entries, got 3"),
         ({"supernode": np.array([0, 1, 2, 4], np.int32)}, ValueError, r"in \[0, 4\), got 0 to 4"),
         ({"supernode": np.array([3, 2, 1, 0], np.int32)}, ValueError, "reach the units it writes"),
+        ({"supernode": np.array([1, 0, 2, 3], np.int32)}, ValueError, "got weight 0 that does not"),
+        ({"reach_indices": np.array([0, 0, 1, 2, 2, 3, 0, 3], np.int32)}, ValueError, "got row 0"),
         ({"reach_indices": np.arange(8, dtype=np.int32)}, ValueError, "row 2 that is not"),
         ({"reach_indptr": np.array([0, 2, 4, 6, 7])}, ValueError, "rise from 0 to the number of"),
         ({"dynamics_indptr": np.array([0, 2, 1, 3, 4])}, ValueError, "dynamics_indptr must rise"),
