@@ -178,7 +178,7 @@ class Influence:
 
         b, pattern = self._element(b), self.pattern
         data = np.empty(pattern.nnz, self.dtype)
-        panels_to_csr(*self._layout(), self.panels[b], data)
+        panels_to_csr(*self._layout, self.panels[b], data)
         return csc_array((data, pattern.indices, pattern.indptr), shape=pattern.shape[::-1])
 
     def from_scipy(self, matrix: Any, b: int = 0) -> None:
@@ -222,9 +222,10 @@ class Influence:
                 f"matrix must have entries on the pattern only, got one outside it for weight "
                 f"{weight}; multiply it by pattern.to_scipy().T first"
             )
-        csr_to_panels(*self._layout(), data, self.panels[b])
+        csr_to_panels(*self._layout, data, self.panels[b])
 
-    def _layout(self) -> tuple[NDArray[Any], ...]:
+    @property
+    def _layout(self) -> tuple[Any, Any, Any, Any, Any, Any]:
         program, pattern = self.program, self.pattern
         return (
             program.panels, program.row_indptr, program.rows, program.columns,
@@ -266,7 +267,7 @@ class Influence:
         if data.shape != (self.batch, length):
             data = np.broadcast_to(data, (self.batch, length))
         # A copy, not a read-only array: Numba would compile every kernel once more for those.
-        data = np.require(data, requirements="CW")
+        data = np.require(data, requirements=["C", "W"])
         if not all_finite(data):
             raise ValueError(f"{name} must be finite, got NaN or infinity; J is as it was")
         return data
