@@ -73,14 +73,14 @@ class Problem:
         """Return D, (units, units)."""
         units = self.pattern.shape[1]
         return sparse.csr_array(
-            (self.dynamics_data, self.pattern.dynamics_indices, self.pattern.dynamics_indptr),
+            (self.dynamics_data[0], self.pattern.dynamics_indices, self.pattern.dynamics_indptr),
             shape=(units, units),
         )
 
     def immediate(self) -> sparse.csr_array:
         """Return I by weight, (weights, units)."""
         return sparse.csr_array(
-            (self.immediate_data, self.pattern.immediate_indices, self.pattern.immediate_indptr),
+            (self.immediate_data[0], self.pattern.immediate_indices, self.pattern.immediate_indptr),
             shape=self.pattern.shape,
         )
 
@@ -110,14 +110,15 @@ def panels(task: Problem, threads: int) -> Contestant:
 
 def csr(task: Problem) -> Contestant:
     pattern = task.pattern
+    dynamics, immediate = task.dynamics_data[0], task.immediate_data[0]
     values = task.influence_data.copy()
     work = np.zeros(pattern.shape[1], task.dtype)
 
     def step() -> None:
         csr_update(
             pattern.dynamics_indptr, pattern.dynamics_indices, pattern.immediate_indptr,
-            pattern.immediate_indices, pattern.indptr, pattern.indices, task.dynamics_data,
-            task.immediate_data, values, work,
+            pattern.immediate_indices, pattern.indptr, pattern.indices, dynamics,
+            immediate, values, work,
         )  # fmt: skip
 
     def result() -> sparse.csr_array:

@@ -76,7 +76,7 @@ def _complain(message: str) -> None:
     print(f"sparsegrad: {' '.join(message.split())}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="sparsegrad",
         description="Real-time recurrent learning on sparse networks.",
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_profile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_profile(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser = commands.add_parser(
         "profile",
         help="how the cost of SnAp-n grows with n, sparsity and size",
@@ -296,7 +296,7 @@ def _write(
     """Write data and picture; what fails is told in a line, and the result is printed already."""
     from sparsegrad.report import write_data
 
-    run = {
+    run: dict[str, object] = {
         "sparsegrad": version(DISTRIBUTION),
         **{name: version(name) for name in ("numba", "numpy", "scipy")},
         "python": platform.python_version(),

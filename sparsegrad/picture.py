@@ -106,13 +106,12 @@ def _curve(
     """Draw one sparsity: dots along n, a diamond for exact RTRL."""
     curve = sorted((float(p.n), y) for p in points if p.n != "rtrl" and (y := value(p)))
     exact = [(exact_at, y) for p in points if p.n == "rtrl" and (y := value(p))]
-    edge = {"mec": "white", "mew": 0.6, "color": colour}
     if curve and exact:
         axes.plot(*zip(curve[-1], exact[0], strict=True), ":", color=colour, lw=1.3, zorder=2)
     if curve:
-        axes.plot(*zip(*curve, strict=True), "o-", ms=5, lw=1.7, zorder=3, **edge)
+        axes.plot(*zip(*curve, strict=True), "o-", color=colour, mec="white", mew=0.6, ms=5, lw=1.7)
     if exact:
-        axes.plot(*zip(*exact, strict=True), "D", ms=5.5, zorder=4, **edge)
+        axes.plot(*zip(*exact, strict=True), "D", color=colour, mec="white", mew=0.6, ms=5.5)
 
 
 def _dress(axes: Axes, points: Sequence[Point]) -> None:

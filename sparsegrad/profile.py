@@ -238,7 +238,8 @@ def _measured(point: Point, sweep: Sweep, drawn: Structure, roofline: Roofline) 
     if point.bytes > sweep.budget:
         return replace(point, note="over budget")
     try:
-        pattern = reach(drawn.dynamics, drawn.immediate, None if point.n == "rtrl" else point.n)
+        n = None if isinstance(point.n, str) else point.n  # "rtrl"
+        pattern = reach(drawn.dynamics, drawn.immediate, n)
         timing = time_update(pattern, sweep.batch, sweep.dtype, sweep.threads, sweep.seed)
     except MemoryError:
         return replace(point, note="out of memory")
@@ -293,14 +294,14 @@ def random_values(
 
     Returns
     -------
-    dynamics_data, immediate_data : float array, (batch, nnz), or (nnz,) for a batch of one
+    dynamics_data, immediate_data : float array, (batch, nnz)
         Every row of |D| sums to 0.9 at most.
     """
     rng = np.random.default_rng(seed)
     most = max(1, int(np.diff(pattern.dynamics_indptr).max()))
     sizes = len(pattern.dynamics_indices), len(pattern.immediate_indices)
     dynamics_data, immediate_data = (
-        rng.uniform(-1, 1, size if batch == 1 else (batch, size)).astype(dtype) for size in sizes
+        rng.uniform(-1, 1, (batch, size)).astype(dtype) for size in sizes
     )
     return (dynamics_data * np.dtype(dtype).type(0.9 / most)), immediate_data
 

@@ -12,10 +12,12 @@ as its J, can reach two thirds at most when memory limits it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsegrad.kernels import roofline as probes
 
@@ -79,9 +81,7 @@ class Roofline:
         part = max(1, round(min(working_set, PROBE_LIMIT) / self.threads / chunk)) * chunk
         if part not in self._bandwidths:
             values = [np.ones(part // self.dtype.itemsize, self.dtype) for _ in self._workers()]
-            calls = [
-                lambda repeats, own=own: probes.sweep(repeats, self._factors, own) for own in values
-            ]
+            calls = [partial(_run, probes.sweep, self._factors, own) for own in values]
             self._bandwidths[part] = self._best_rate(calls) * 2 * part * self.threads
         return self._bandwidths[part]
 
@@ -107,10 +107,10 @@ class Roofline:
 
     def _chain_rate(self, kernel: Callable[..., None], width: int) -> float:
         chains = [np.ones(width, self.dtype) for _ in self._workers()]
-        calls = [lambda steps, own=own: kernel(steps, self._factors, own) for own in chains]
+        calls = [partial(_run, kernel, self._factors, own) for own in chains]
         return self._best_rate(calls) * width * self.threads
 
-    def _best_rate(self, calls: list[Callable[[int], None]]) -> float:
+    def _best_rate(self, calls: Sequence[Callable[[int], None]]) -> float:
         """Return the highest number of repeats per second, all `calls` running at once."""
         with ThreadPoolExecutor(len(calls)) as pool:
 
@@ -128,3 +128,12 @@ class Roofline:
                 repeats *= max(2, min(100, int(PROBE_SECONDS / max(seconds, 1e-7))))
             again = PROBE_REPEATS if seconds < 10 * PROBE_SECONDS else 2
             return repeats / min(seconds, *(run(repeats) for _ in range(again)))
+
+
+def _run(
+    kernel: Callable[..., None],
+    factors: NDArray[np.floating],
+    values: NDArray[np.floating],
+    repeats: int,
+) -> None:
+    kernel(repeats, factors, values)

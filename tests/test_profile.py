@@ -216,8 +216,9 @@ def test_random_values_keep_the_influence_bounded(batch):
     pattern = reach(drawn.dynamics, drawn.immediate, 2)
     dynamics, immediate = random_values(pattern, batch, "float32", seed=1)
     assert dynamics.dtype == immediate.dtype == np.float32
-    assert dynamics.shape[-1] == pattern.dynamics_indices.size
-    sums = np.add.reduceat(np.abs(np.atleast_2d(dynamics)), pattern.dynamics_indptr[:-1], axis=1)
+    assert dynamics.shape == (batch, pattern.dynamics_indices.size)
+    assert immediate.shape == (batch, pattern.immediate_indices.size)
+    sums = np.add.reduceat(np.abs(dynamics), pattern.dynamics_indptr[:-1], axis=1)
     assert sums.max() <= 0.9
 
 
