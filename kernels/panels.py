@@ -200,20 +200,28 @@ def _multiply(
 ):  # fmt: skip
     n = lanes(J)
     vectors = (width + n - 1) // n
+    group = 4 * n
+    if is_dense:
+        # Four vectors of all rows, then the next four: rows a power of two apart crowd L1's sets.
+        pitch, block = group, (last - first) * group
+    else:
+        block = group
     place = at
     for r in range(last - first):
         for v in range(vectors):
-            store(old, r * pitch + v * n, load(J, place + v * n))
+            store(old, r * pitch + (v >> 2) * block + (v & 3) * n, load(J, place + v * n))
         place += stride
     # From right to left, so that what a row's last vector spills over is written after it.
     c = vectors * n
     if is_dense:
-        while c % (4 * n):
+        while c % group:
             c -= n
-            _dense_rows1(first, last, at + c, stride, c, pitch, rows, dense, units, old, J)
+            x = c // group * block + c % group
+            _dense_rows1(first, last, at + c, stride, x, pitch, rows, dense, units, old, J)
         while c > 0:
-            c -= 4 * n
-            _dense_rows4(first, last, at + c, stride, c, pitch, rows, dense, units, old, J)
+            c -= group
+            x = c // group * block
+            _dense_rows4(first, last, at + c, stride, x, pitch, rows, dense, units, old, J)
         return
     if vectors & 1:
         c -= n

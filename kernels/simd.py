@@ -56,7 +56,7 @@ def _llvm_vector(vector: VectorType) -> ir.VectorType:
 
 
 @register_model(VectorType)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: VectorType) -> None:
         super().__init__(dmm, fe_type, _llvm_vector(fe_type))
 

@@ -9,6 +9,7 @@ from sparsegrad.kernels.lower import count_sources, fill_sources, find_runs, ord
 from sparsegrad.kernels.simd import SLACK, WIDE
 from sparsegrad.pattern import ReachPattern
 
+_GROUP = 64  # columns that the dense product takes at once, at most
 _MAX_WIDTH = 128  # columns of a panel: eight float32 vectors share one index
 _SCRATCH = 1 << 18  # elements of a panel that should stay in L2: 1 MiB of float32
 _DENSE_FROM = 0.5 if WIDE else 2.0  # part of D[R, R] that is filled; perf/dense.py measures it
@@ -60,7 +61,8 @@ class Program(NamedTuple):
     def scratch_size(self) -> int:
         """Elements of scratch that one thread needs."""
         tall = np.diff(self.row_indptr)[self.panels[:-1, 0]]
-        return int(max((tall * self.panels[:-1, 4]).max(initial=0), _MAX_WIDTH)) + SLACK
+        pitch = _round_up(self.panels[:-1, 4], _GROUP)
+        return int(max((tall * pitch).max(initial=0), _MAX_WIDTH)) + SLACK
 
     @property
     def any_dense(self) -> bool:
