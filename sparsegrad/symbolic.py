@@ -163,9 +163,10 @@ def measure_saturation(dynamics: Rows, weights: Rows) -> tuple[int, int]:
     edges = np.empty(multiplicity.size, np.int64)
 
     def task(start: int, stop: int) -> None:
+        levels, marker, queue = search.scratch()
         measure_closures(
             start, stop, *search.columns[:2], *weights[:2], search.first, size, edges,
-            *search.scratch(),
+            levels, marker, queue,
         )  # fmt: skip
 
     _in_threads(task, multiplicity.size)
@@ -252,9 +253,10 @@ class _Search:
         reach_indices = np.empty(int(reach_indptr[-1]), np.int32)
 
         def task(start: int, stop: int) -> None:
+            levels, marker, queue = self.scratch()
             fill_reach(
                 start, stop, self.steps, *self.columns[:2], *self.weights[:2], weight_of,
-                reach_indptr, reach_indices, *self.scratch(),
+                reach_indptr, reach_indices, levels, marker, queue,
             )  # fmt: skip
 
         _in_threads(task, lead.size)
@@ -273,9 +275,10 @@ class _Search:
         weight_of = self.first[lead]
 
         def task(start: int, stop: int) -> bool:
+            levels, marker, queue = self.scratch()
             return check_reach(
                 start, stop, self.steps, *self.columns[:2], *self.weights[:2], self.first,
-                supernode, weight_of, reach_indptr, reach_indices, *self.scratch(),
+                supernode, weight_of, reach_indptr, reach_indices, levels, marker, queue,
             )  # fmt: skip
 
         return all(_in_threads(task, self.first.size))
