@@ -1,57 +1,56 @@
 """SnAp-n and exact RTRL: forward, D, I, and the masked influence recurrence, step after step."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from .cells import Dynamics, Partials, dynamics_values, immediate_values
-from .csr import csr_update_and_contract
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, finish, observe, signal
+from .panels import CONTRACT, UPDATE, panels_range, panels_threads, spread_dynamics
+from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, any_scored, finish, observe, signal
 
 
-class Program(NamedTuple):
-    """The influence on its pattern, and what a step of it reads."""
+class Numbers(NamedTuple):
+    """The values that a step of the influence reads and writes; its structure is the program."""
 
-    dynamics_indptr: NDArray[np.int64]
-    dynamics_indices: NDArray[np.int32]
-    immediate_indptr: NDArray[np.int64]
-    immediate_indices: NDArray[np.int32]
-    reach_indptr: NDArray[np.int64]
-    reach_indices: NDArray[np.int32]
-    dynamics_data: NDArray[np.floating]  # (B, nnz of D)    scratch
-    immediate_data: NDArray[np.floating]  # (B, nnz of I)   scratch
-    influence: NDArray[np.floating]  # (B, entries)         in/out
-    step_grad: NDArray[np.floating]  # (weights,)           scratch
-    work: NDArray[np.floating]  # (states,)                 scratch, 0 on entry and exit
+    cuts: NDArray[np.int64]  # (threads + 1,)                  panels of each thread
+    dynamics_data: NDArray[np.floating]  # (B, nnz of D)        scratch
+    immediate_data: NDArray[np.floating]  # (B, nnz of I)       scratch
+    influence: NDArray[np.floating]  # (B, size)                in/out, J in panels
+    step_grad: NDArray[np.floating]  # (weights,)               scratch
+    dense: NDArray[np.floating]  # (B, states²) or (B, 0)       scratch, zero at first
+    scratch: NDArray[np.floating]  # (threads, scratch size)    scratch
 
 
 @njit(cache=True, nogil=True)
 def influence_step(
-    program: Program,  # in/out
+    program: tuple[NDArray[Any], ...],  # in, sparsegrad.program.Program
+    numbers: Numbers,  # in/out
+    scored: bool,
     state_grad: NDArray[np.floating],  # (B, states)  in
     grad: NDArray[np.floating],  # (weights,)         in/out
 ) -> None:
-    """Update J of every stream and add its gradient."""
-    for b in range(program.influence.shape[0]):
-        csr_update_and_contract(
-            program.dynamics_indptr,
-            program.dynamics_indices,
-            program.immediate_indptr,
-            program.immediate_indices,
-            program.reach_indptr,
-            program.reach_indices,
-            program.dynamics_data[b],
-            program.immediate_data[b],
-            state_grad[b],
-            program.influence[b],
-            program.step_grad,
-            program.work,
-        )
+    """Update J of every stream and, if the step is scored, add its gradient."""
+    p, n = program, numbers
+    mode = UPDATE | CONTRACT if scored else UPDATE
+    spread_dynamics(p.dynamics_indptr, p.dynamics_indices, n.dynamics_data, n.dense)
+    if n.cuts.size == 2:
+        panels_range(
+            0, p.panels.shape[0] - 1, mode, p.dynamics_indptr, p.dynamics_indices, p.panels,
+            p.row_indptr, p.rows, p.source_indptr, p.sources, p.columns, p.runs, n.dynamics_data,
+            n.immediate_data, state_grad, n.influence, n.step_grad, n.dense, n.scratch[0],
+        )  # fmt: skip
+    else:
+        panels_threads(
+            n.cuts, mode, p.dynamics_indptr, p.dynamics_indices, p.panels,
+            p.row_indptr, p.rows, p.source_indptr, p.sources, p.columns, p.runs, n.dynamics_data,
+            n.immediate_data, state_grad, n.influence, n.step_grad, n.dense, n.scratch,
+        )  # fmt: skip
+    if scored:
         for w in range(grad.size):
-            grad[w] += program.step_grad[w]
+            grad[w] += n.step_grad[w]
 
 
 @njit(cache=True, nogil=True)
@@ -62,7 +61,8 @@ def run_snap(
     dynamics: Dynamics,
     chunk: Chunk,
     streams: Streams,
-    program: Program,
+    program: tuple[NDArray[Any], ...],
+    numbers: Numbers,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
     maps = learner.maps
@@ -71,13 +71,14 @@ def run_snap(
         if fault != FINE:
             return t, fault, b
         signal(learner, chunk, t, streams)
-        for b in range(program.influence.shape[0]):
+        for b in range(numbers.influence.shape[0]):
             d_state, d_pre = streams.d_state[b], streams.d_pre[b]
             if chunk.resets[t, b]:
-                program.influence[b, :] = 0
-            dynamics_values(dynamics, maps.weights, d_state, d_pre, program.dynamics_data[b])
-            immediate_values(maps, partials, streams.sources[b], d_pre, program.immediate_data[b])
-        influence_step(program, streams.state_grad, learner.grad)
+                numbers.influence[b, :] = 0
+            dynamics_values(dynamics, maps.weights, d_state, d_pre, numbers.dynamics_data[b])
+            immediate_values(maps, partials, streams.sources[b], d_pre, numbers.immediate_data[b])
+        scored = any_scored(chunk, t)
+        influence_step(program, numbers, scored, streams.state_grad, learner.grad)
         if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

@@ -80,6 +80,15 @@ def all_finite(values: NDArray[np.floating]) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def any_scored(chunk: Chunk, t: int) -> bool:
+    """Whether any stream's loss counts at step t."""
+    for b in range(chunk.scales.shape[1]):
+        if chunk.scales[t, b] != 0:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
 def observe(
     update: Callable[..., None],
     learner: Learner,  # in
@@ -179,3 +188,19 @@ def finish(learner: Learner, streams: Streams) -> bool:
         learner.grad,
         learner.readout_grad_flat,
     )
+
+
+@njit(cache=True, nogil=True)
+def run_forward(
+    update: Callable[..., None],
+    learner: Learner,  # in
+    chunk: Chunk,  # in; losses out
+    streams: Streams,  # in/out
+) -> tuple[int, int, int]:
+    """Score a chunk without learning; return the steps done, what stopped it, and where."""
+    for t in range(chunk.xs.shape[0]):
+        fault, b = observe(update, learner, chunk, t, streams)
+        if fault != FINE:
+            return t, fault, b
+        copy(streams.new_state.ravel(), streams.state.ravel())
+    return chunk.xs.shape[0], FINE, 0

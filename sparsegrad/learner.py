@@ -40,6 +40,8 @@ class OnlineLearner:
         averaged over the batch as the loss is.
     update_every : int, optional
         Steps whose gradients are added up for one update. Default 1; with ``BPTT`` its window.
+    threads : int, optional
+        At most so many threads; default Numba's number. Results are bitwise the same for any.
 
     Attributes
     ----------
@@ -66,6 +68,7 @@ class OnlineLearner:
         optimizer: SGD | Adam | AdamW,
         batch: int = 1,
         update_every: int | None = None,
+        threads: int | None = None,
     ) -> None:
         _require(cell, "cell", (Cell,), "a cell such as GRU(...)")
         _require(readout, "readout", (Linear, MLP), "Linear(...) or MLP(...)")
@@ -82,7 +85,7 @@ class OnlineLearner:
         self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
         self._streams = self._new_streams()
         self._pending_reset = np.zeros(self.batch, bool)
-        self._engine = method.engine(cell, self.batch)
+        self._engine = method.engine(cell, self.batch, threads)
         self._learner = self._new_learner(self.update_every)
         self._scale = cell.dtype.type(1.0 / self.batch)
 
@@ -203,6 +206,37 @@ class OnlineLearner:
         _raise_fault(engine.run(learner, chunk, self._new_streams()))
         engine.flush(learner)
         return float(chunk.losses.sum()), self.cell.dense_of(learner.grad) | grads.to_dense()
+
+    def evaluate(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float64]:
+        """Return the losses of whole sequences, from their start, without learning.
+
+        Parameters
+        ----------
+        xs, targets, weights, resets
+            As for :meth:`run`.
+
+        Returns
+        -------
+        float64 array, (T,)
+            The loss of each step, averaged over the batch.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As for :meth:`step`.
+        """
+        chunk = self._chunk(xs, targets, weights, resets)
+        update = self.cell.kind.compiled(self.cell.dtype)
+        _raise_fault(
+            Outcome(*kernels.run_forward(update, self._learner, chunk, self._new_streams()))
+        )
+        return chunk.losses
 
     def parameters(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters under PyTorch's names, as :meth:`gradient` has them."""
@@ -345,9 +379,9 @@ def _require(value: object, name: str, kinds: tuple[type, ...], wanted: str) -> 
 
 
 def _require_array(name: str, array: NDArray[Any], shape: tuple[int, ...], kinds: str) -> None:
-    words = {"f": "float", "b": "bool", "iu": "integer"}
+    words = {"f": "floats", "b": "booleans", "iu": "integers"}
     if array.dtype.kind not in kinds:
-        raise TypeError(f"{name} must be a {words[kinds]} array, got {array.dtype}")
+        raise TypeError(f"{name} must be {words[kinds]}, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
 

@@ -34,8 +34,8 @@ class BPTT:
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1, got {self.window}; None takes all steps")
 
-    def engine(self, cell: Cell, batch: int) -> "HistoryEngine":
-        """Prepare the method for a cell and a batch."""
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> "HistoryEngine":
+        """Prepare the method for a cell, a batch and at most so many threads."""
         return HistoryEngine(cell, batch, self.window)
 
 

@@ -35,5 +35,5 @@ class Engine(Protocol):
 class Method(Protocol):
     """A learning method, before it knows its cell."""
 
-    def engine(self, cell: Cell, batch: int) -> Engine:
-        """Prepare the method for a cell and a batch."""
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
+        """Prepare the method for a cell, a batch and at most so many threads."""

@@ -20,8 +20,8 @@ class RFLO:
     any recurrent weight. For a cell without a leak (the vanilla one) nothing is carried.
     """
 
-    def engine(self, cell: Cell, batch: int) -> "TraceEngine":
-        """Prepare the method for a cell and a batch."""
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> "TraceEngine":
+        """Prepare the method for a cell, a batch and at most so many threads."""
         n_maps = len(cell.kind.maps)
         return TraceEngine(cell, batch, np.full(cell.units * n_maps, -1, np.int32))
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
-from sparsegrad.kernels.snap import Program, run_snap
+from sparsegrad.influence import Influence
+from sparsegrad.kernels.snap import Numbers, run_snap
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
 from sparsegrad.methods.engine import Outcome
 from sparsegrad.methods.rflo import TraceEngine, own_weights
@@ -42,20 +43,22 @@ class SnAp:
         if operator.index(self.n) < 1:
             raise ValueError(f"n must be at least 1, got {self.n}; RTRL() takes all steps")
 
-    def engine(self, cell: Cell, batch: int) -> "TraceEngine | InfluenceEngine":
-        """Prepare the method for a cell and a batch."""
+    def engine(
+        self, cell: Cell, batch: int, threads: int | None
+    ) -> "TraceEngine | InfluenceEngine":
+        """Prepare the method for a cell, a batch and at most so many threads."""
         if self.n == 1:
             return TraceEngine(cell, batch, own_weights(cell))
-        return InfluenceEngine(cell, batch, self.n)
+        return _prepare(cell, self.n, batch, threads)
 
 
 @dataclass(frozen=True)
 class RTRL:
     """Exact real-time recurrent learning: SnAp-n on the saturated pattern."""
 
-    def engine(self, cell: Cell, batch: int) -> "InfluenceEngine":
-        """Prepare the method for a cell and a batch."""
-        return InfluenceEngine(cell, batch, None)
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> "InfluenceEngine":
+        """Prepare the method for a cell, a batch and at most so many threads."""
+        return _prepare(cell, None, batch, threads)
 
 
 class InfluenceEngine:
@@ -65,42 +68,44 @@ class InfluenceEngine:
     ----------
     cell : Cell
         The cell.
+    pattern : ReachPattern
+        Its reach.
     batch : int
         Streams.
-    n : int or None
-        Steps of reach; None to saturate.
-    pattern : ReachPattern, optional
-        The pattern, if it is known already.
+    threads : int, optional
+        At most so many threads; default Numba's number.
     """
 
-    def __init__(
-        self, cell: Cell, batch: int, n: int | None, pattern: ReachPattern | None = None
-    ) -> None:
+    def __init__(self, cell: Cell, pattern: ReachPattern, batch: int, threads: int | None) -> None:
         self.cell = cell
-        self.n = n
-        dynamics, self._dynamics = dynamics_pattern(cell)
-        self.pattern = pattern or reach(dynamics, immediate_pattern(cell), n)
-        p, dtype = self.pattern, cell.dtype
-        self.program = Program(
-            dynamics_indptr=p.dynamics_indptr,
-            dynamics_indices=p.dynamics_indices,
-            immediate_indptr=p.immediate_indptr,
-            immediate_indices=p.immediate_indices,
-            reach_indptr=p.indptr,
-            reach_indices=p.indices,
-            dynamics_data=np.zeros((batch, p.dynamics_indices.size), dtype),
-            immediate_data=np.zeros((batch, p.immediate_indices.size), dtype),
-            influence=np.zeros((batch, p.nnz), dtype),
-            step_grad=np.zeros(cell.weights.size, dtype),
-            work=np.zeros(cell.states, dtype),
+        self.pattern = pattern
+        self.influence = Influence(pattern, batch, cell.dtype, threads)
+        self._dynamics = dynamics_pattern(cell)[1]
+        self._threads = threads
+        self._numbers = Numbers(
+            cuts=self.influence._cuts,
+            dynamics_data=np.zeros((batch, pattern.dynamics_indices.size), cell.dtype),
+            immediate_data=np.zeros((batch, pattern.immediate_indices.size), cell.dtype),
+            influence=self.influence.panels,
+            step_grad=np.zeros(cell.weights.size, cell.dtype),
+            dense=self.influence._dense,
+            scratch=self.influence._scratch,
         )
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
         kind = self.cell.kind
-        update = kind.compiled(self.cell.dtype)
         return Outcome(
-            *run_snap(update, learner, kind.partials, self._dynamics, chunk, streams, self.program)
+            *run_snap(
+                kind.compiled(self.cell.dtype),
+                learner,
+                kind.partials,
+                self._dynamics,
+                chunk,
+                streams,
+                self.influence.program,
+                self._numbers,
+            )
         )
 
     def flush(self, learner: Learner) -> None:
@@ -108,9 +113,13 @@ class InfluenceEngine:
 
     def fresh(self) -> "InfluenceEngine":
         """Return an engine for the same cell at the start of its sequences."""
-        batch = self.program.influence.shape[0]
-        return InfluenceEngine(self.cell, batch, self.n, self.pattern)
+        return InfluenceEngine(self.cell, self.pattern, self.influence.batch, self._threads)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is carried from step to step."""
-        return {"influence": self.program.influence}
+        return {"influence": self.influence.panels}
+
+
+def _prepare(cell: Cell, n: int | None, batch: int, threads: int | None) -> InfluenceEngine:
+    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), n)
+    return InfluenceEngine(cell, pattern, batch, threads)

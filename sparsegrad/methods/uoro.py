@@ -24,8 +24,8 @@ class UORO:
 
     seed: int = 0
 
-    def engine(self, cell: Cell, batch: int) -> "RankOneEngine":
-        """Prepare the method for a cell and a batch."""
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> "RankOneEngine":
+        """Prepare the method for a cell, a batch and at most so many threads."""
         return RankOneEngine(cell, batch, self.seed)
 
 
