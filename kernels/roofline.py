@@ -7,6 +7,7 @@ update is made of and nothing else, with the same 64-byte vectors as the panel k
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsegrad.kernels.simd import fma, lanes, load, store
 
 SHORT_CHAINS = 6

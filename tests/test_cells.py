@@ -3,10 +3,10 @@
 import numba
 import numpy as np
 import pytest
-from sparsegrad.kernels import cells as kernels
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.kernels import cells as kernels
 
 CELLS = [RNN, GRU, LSTM]
 

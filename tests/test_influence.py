@@ -8,12 +8,12 @@ import pytest
 from hypothesis import strategies as st
 from nets import nets, parallel_paths, random_sparse, ring
 from scipy import sparse
-from sparsegrad.kernels import panels as panel_kernels
-from sparsegrad.kernels import panels_contract, panels_update, panels_update_and_contract
 
 import sparsegrad.memory
 import sparsegrad.program
 from sparsegrad.influence import Influence
+from sparsegrad.kernels import panels as panel_kernels
+from sparsegrad.kernels import panels_contract, panels_update, panels_update_and_contract
 from sparsegrad.pattern import reach
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
