@@ -4,6 +4,7 @@ One row of panels per cell for multiply-adds and, where steps were timed, one fo
 column per number of units. matplotlib is imported here and only here: import this module late.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def draw(points: Sequence[Point], title: str, batch: int, path: Path) -> None:
         handles = _legend(points)
         figure.legend(handles=handles, loc="outside lower center", frameon=False,
                       ncols=max(1, min(len(handles), 2 * len(units))))  # fmt: skip
-        figure.suptitle(title, fontsize=10)
+        letters = int(13 * figure.get_figwidth())  # as many as stand in a line at this size
+        figure.suptitle(textwrap.fill(title, letters), fontsize=10)
         figure.savefig(path, dpi=160, format="png")
 
 
