@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .simd import index, pointer, put, value
+
 
 class Maps(NamedTuple):
     """The sparse maps of a cell, rows unit by unit."""
@@ -52,24 +54,24 @@ def apply_maps(
     pre: NDArray[np.floating],  # (maps, units)              out
 ) -> None:
     """Form a_g <- W_g h + U_g x + b_g."""
-    indptr, indices, weights = maps.indptr, maps.indices, maps.weights
     n_maps, units = pre.shape
-    zero = weights.dtype.type(0)
+    indices, weights = pointer(maps.indices, 0), pointer(maps.weights, 0)
+    z = pointer(sources, 0)
+    zero = pre.dtype.type(0)
     for u in range(units):
         for g in range(n_maps):
             row = u * n_maps + g
-            w = indptr[row]
-            end = indptr[row + 1]
+            w, end = maps.indptr[row], maps.indptr[row + 1]
             # four partial sums hide the latency of the additions; the order is always the same
             s0 = s1 = s2 = s3 = zero
             while w + 4 <= end:
-                s0 += weights[w] * sources[np.uint32(indices[w])]
-                s1 += weights[w + 1] * sources[np.uint32(indices[w + 1])]
-                s2 += weights[w + 2] * sources[np.uint32(indices[w + 2])]
-                s3 += weights[w + 3] * sources[np.uint32(indices[w + 3])]
+                s0 += value(weights, w) * value(z, index(indices, w))
+                s1 += value(weights, w + 1) * value(z, index(indices, w + 1))
+                s2 += value(weights, w + 2) * value(z, index(indices, w + 2))
+                s3 += value(weights, w + 3) * value(z, index(indices, w + 3))
                 w += 4
             while w < end:
-                s0 += weights[w] * sources[np.uint32(indices[w])]
+                s0 += value(weights, w) * value(z, index(indices, w))
                 w += 1
             pre[g, u] = (s0 + s1) + (s2 + s3)
 
@@ -83,16 +85,18 @@ def dynamics_values(
     dynamics_data: NDArray[np.floating],  # (nnz of D,)      out
 ) -> None:
     """Fill D's data by the second equation, on the part of D that `dynamics` describes."""
-    own = d_state.ravel()
-    outer = d_pre.ravel()
+    data, own, outer = pointer(dynamics_data, 0), pointer(d_state, 0), pointer(d_pre, 0)
+    values = pointer(weights, 0)
+    weight, place = pointer(dynamics.weight, 0), pointer(dynamics.place, 0)
     dynamics_data[:] = 0
     for e in range(dynamics.own_place.size):
-        dynamics_data[dynamics.own_place[e]] += own[dynamics.own_source[e]]
-    weight, place = dynamics.weight, dynamics.place
+        at = dynamics.own_place[e]
+        put(data, at, value(data, at) + value(own, dynamics.own_source[e]))
     for run in range(dynamics.run_source.size):
-        d = outer[dynamics.run_source[run]]
+        d = value(outer, dynamics.run_source[run])
         for e in range(dynamics.run_indptr[run], dynamics.run_indptr[run + 1]):
-            dynamics_data[np.uint32(place[e])] += d * weights[np.uint32(weight[e])]
+            at = index(place, e)
+            put(data, at, value(data, at) + d * value(values, index(weight, e)))
 
 
 @njit(cache=True, nogil=True)
@@ -104,21 +108,19 @@ def immediate_values(
     immediate_data: NDArray[np.floating],  # (nnz of I,)     out
 ) -> None:
     """Fill I's data, weight by weight, by the first equation."""
-    indptr, indices = maps.indptr, maps.indices
     n_maps, units = d_pre.shape[1:]
+    indices, z, data = pointer(maps.indices, 0), pointer(sources, 0), pointer(immediate_data, 0)
     to = 0
     for u in range(units):
         for g in range(n_maps):
             row = u * n_maps + g
+            start, length = maps.indptr[row], maps.indptr[row + 1] - maps.indptr[row]
             first = partials.map_indptr[g]
             count = partials.map_indptr[g + 1] - first
-            start = indptr[row]
-            length = indptr[row + 1] - start
             for q in range(count):
                 d = d_pre[partials.map_components[first + q], g, u]
                 for e in range(length):
-                    source = sources[np.uint32(indices[start + e])]
-                    immediate_data[to + e * count + q] = d * source
+                    put(data, to + e * count + q, d * value(z, index(indices, start + e)))
             to += length * count
 
 
@@ -161,24 +163,24 @@ def pull_back(
     grad: NDArray[np.floating],  # (weights,)                in/out
 ) -> None:
     """Go one step back in BPTT: grad += Iᵀ λ and λ_before <- Dᵀ λ."""
-    indices, weights = maps.indices, maps.weights
     n_maps, units = d_pre.shape[1:]
     adjoint_before[:] = 0
     for q in range(partials.state_rows.size):
         c, old = partials.state_rows[q], partials.state_columns[q]
         for u in range(units):
             adjoint_before[old, u] += d_state[c, old, u] * adjoint[c, u]
-    h_before = adjoint_before[0]
+    indices, weights = pointer(maps.indices, 0), pointer(maps.weights, 0)
+    z, total, h_before = pointer(sources, 0), pointer(grad, 0), pointer(adjoint_before, 0)
     for u in range(units):
         for g in range(n_maps):
             row = u * n_maps + g
-            d_map = weights.dtype.type(0)
+            d_map = grad.dtype.type(0)
             for q in range(partials.map_indptr[g], partials.map_indptr[g + 1]):
                 c = partials.map_components[q]
                 d_map += d_pre[c, g, u] * adjoint[c, u]
             for w in range(maps.indptr[row], maps.recurrent_end[row]):
-                source = np.uint32(indices[w])
-                h_before[source] += weights[w] * d_map
-                grad[w] += d_map * sources[source]
+                source = index(indices, w)
+                put(h_before, source, value(h_before, source) + value(weights, w) * d_map)
+                put(total, w, value(total, w) + d_map * value(z, source))
             for w in range(maps.recurrent_end[row], maps.indptr[row + 1]):
-                grad[w] += d_map * sources[np.uint32(indices[w])]
+                put(total, w, value(total, w) + d_map * value(z, index(indices, w)))

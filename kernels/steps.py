@@ -22,8 +22,8 @@ class Chunk(NamedTuple):
     """The data of a call: T steps of B streams; the targets of the other losses are empty."""
 
     xs: NDArray[np.floating]  # (T, B, inputs)
-    classes: NDArray[np.int64]  # (T, B) or (0, 0)
-    values: NDArray[np.floating]  # (T, B, outputs) or (0, 0, 0)
+    classes: NDArray[np.int64]  # (T, B), or (0, 0)
+    values: NDArray[np.floating]  # (T, B, outputs), or (T, B, 0)
     scales: NDArray[np.floating]  # (T, B) weight of each loss, divided by B; 0: not scored
     resets: NDArray[np.bool_]  # (T, B) a sequence starts here
     losses: NDArray[np.float64]  # (T,) out
@@ -124,13 +124,10 @@ def observe(
         if scale == 0:
             streams.error[b, :] = 0
             continue
-        target_class, target_values = 0, chunk.values[0:0, 0, 0]
-        if learner.loss == CROSS_ENTROPY:
-            target_class = chunk.classes[t, b]
-        else:
-            target_values = chunk.values[t, b]
-            if not all_finite(target_values):
-                return BAD_TARGET, b
+        target_class = chunk.classes[t, b] if learner.loss == CROSS_ENTROPY else 0
+        target_values = chunk.values[t, b]
+        if not all_finite(target_values):
+            return BAD_TARGET, b
         part = score(
             learner.readout,
             learner.loss,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .cells import Maps, Partials, push_forward
 from .optimizers import squared_norm
+from .simd import index, pointer, put, value
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, finish, observe, signal
 
 
@@ -57,6 +58,7 @@ def pull_signs(
 ) -> None:
     """Form Iᵀν without forming I."""
     n_maps, units = d_pre.shape[1:]
+    indices, z, out = pointer(maps.indices, 0), pointer(sources, 0), pointer(drawn, 0)
     for u in range(units):
         for g in range(n_maps):
             row = u * n_maps + g
@@ -65,7 +67,7 @@ def pull_signs(
                 c = partials.map_components[q]
                 d_map += d_pre[c, g, u] * signs[c, u]
             for w in range(maps.indptr[row], maps.indptr[row + 1]):
-                drawn[w] = d_map * sources[np.uint32(maps.indices[w])]
+                put(out, w, d_map * value(z, index(indices, w)))
 
 
 @njit(cache=True, nogil=True)

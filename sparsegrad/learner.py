@@ -1,6 +1,7 @@
 """OnlineLearner: a cell, a readout, a method and an optimiser on a batch of streams."""
 
 import operator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels import steps as kernels
+from sparsegrad.kernels.simd import SLACK
 from sparsegrad.methods import BPTT, Method, Outcome
 from sparsegrad.optimizers import SGD, Adam, AdamW
 from sparsegrad.pattern import ReachPattern
@@ -271,6 +273,67 @@ class OnlineLearner:
         self._streams.state[which] = 0
         self._pending_reset[which] = True  # the loop zeroes what the method carries
 
+    def update_after(self, steps: int) -> None:
+        """Add up the gradients of so many steps for each update from now on.
+
+        Parameters
+        ----------
+        steps : int
+            At least 1; the steps since the last update count.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `steps` is no such number, or the method is BPTT, whose window decides.
+        """
+        self.update_every = _update_every(self.method, steps)
+        self._learner = self._learner._replace(update_every=self.update_every)
+
+    def save(self, path: str | Path) -> None:
+        """Write all that the learner carries into a file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+            A safetensors file; see :func:`sparsegrad.checkpoint.save_learner`.
+
+        Raises
+        ------
+        FloatingPointError
+            If a number is not finite.
+        OSError
+            If the file cannot be written; one that was there before is untouched.
+        """
+        from sparsegrad.checkpoint import save_learner  # which imports this module
+
+        save_learner(self, path)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, cell: Cell | None = None, threads: int | None = None
+    ) -> "OnlineLearner":
+        """Read a learner that goes on bit for bit as the one that was saved would have.
+
+        Parameters
+        ----------
+        path : str or Path
+            Written by :meth:`save`.
+        cell : Cell, optional
+            Needed for a cell of your own: one of the same structure, whose weights are replaced.
+        threads : int, optional
+            At most so many threads; default Numba's number.
+
+        Raises
+        ------
+        ValueError
+            If the file is foreign, of another version, cut short or damaged, or needs a cell.
+        OSError
+            If it cannot be read.
+        """
+        from sparsegrad.checkpoint import load_learner
+
+        return load_learner(path, cell, threads)[0]
+
     def _new_streams(self) -> kernels.Streams:
         cell, parameters, batch, dtype = self.cell, self._parameters, self.batch, self.cell.dtype
         components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
@@ -300,7 +363,7 @@ class OnlineLearner:
             optimizer=self._memory,
             update_every=update_every,
             readout_flat=self._parameters.flat,
-            grad=np.zeros_like(self.cell.weights),
+            grad=_with_slack(self.cell.weights),
             readout_grad=grads.arrays,
             readout_grad_flat=grads.flat,
         )
@@ -320,7 +383,7 @@ class OnlineLearner:
         if xs.ndim != 3 or xs.shape[1:] != (batch, self.cell.inputs):
             raise ValueError(f"xs must have shape (T, {batch}, {self.cell.inputs}), got {xs.shape}")
         lead = xs.shape[:2]
-        classes, values = np.empty((0, 0), np.int64), np.empty((0, 0, 0), dtype)
+        classes, values = np.empty((0, 0), np.int64), np.empty((*lead, 0), dtype)
         if self.readout.loss == "cross_entropy":
             classes = self._classes(targets, lead)
         else:
@@ -371,6 +434,11 @@ class OnlineLearner:
             )
         _require_array("targets", targets, (*lead, self.readout.outputs), "f")
         return np.ascontiguousarray(targets)
+
+
+def _with_slack(weights: NDArray[Any]) -> NDArray[Any]:
+    """Return zeros like `weights`, with room behind them for what vectors spill."""
+    return np.zeros(weights.size + SLACK, weights.dtype)[: weights.size]
 
 
 def _require(value: object, name: str, kinds: tuple[type, ...], wanted: str) -> None:

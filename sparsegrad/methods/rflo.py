@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.kernels.simd import SLACK
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.traces import run_traces
 from sparsegrad.methods.engine import Outcome
@@ -40,13 +41,20 @@ class TraceEngine:
     """
 
     def __init__(self, cell: Cell, batch: int, own_weight: NDArray[np.int32]) -> None:
-        components = np.diff(cell.kind.partials.map_indptr)
-        entries = np.diff(cell.maps.indptr) * np.tile(components, cell.units)
-        count = cell.kind.components
+        count, n_maps = cell.kind.components, len(cell.kind.maps)
+        carried = np.diff(cell.kind.partials.map_indptr)
+        fan_in = np.diff(cell.maps.indptr[::n_maps])
+        if count == 1 and (carried == 1).all():
+            entries = _padded(fan_in)
+        else:
+            entries = _padded(np.diff(cell.maps.indptr)) * np.tile(carried, cell.units)
+        longest = int(_padded(fan_in).max())
         self.cell = cell
         self.own_weight = own_weight
         self.traces = np.zeros((batch, entries.sum()), cell.dtype)
-        self._work = np.zeros((count + 3, count), cell.dtype)
+        self._blocks = np.zeros((count, count, cell.units), cell.dtype)
+        self._drive = np.zeros(longest, cell.dtype)
+        self._old = np.zeros(count * longest, cell.dtype)
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
@@ -61,7 +69,9 @@ class TraceEngine:
                 chunk,
                 streams,
                 self.traces,
-                self._work,
+                self._blocks,
+                self._drive,
+                self._old,
             )
         )
 
@@ -84,3 +94,8 @@ def own_weights(cell: Cell) -> NDArray[np.int32]:
     weights = np.full(cell.maps.indptr.size - 1, -1, np.int32)
     weights[row[own]] = own
     return weights
+
+
+def _padded(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Round lengths up to whole vectors."""
+    return -(-lengths // SLACK) * SLACK
