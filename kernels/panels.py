@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from .simd import fma, index, lanes, load, pointer, put, splat, store, value, zero
+from .simd import fma, index, lanes, load, pointer, prefetch, put, splat, store, value, zero
 
 UPDATE = 1
 CONTRACT = 2
@@ -57,10 +57,19 @@ def _store4(a, i, v):
     store(a, i + 3 * n, v[3])
 
 
+@njit(cache=True, nogil=True)
+def _prefetch4(a, i):
+    n = lanes(a)
+    prefetch(a, i)
+    prefetch(a, i + n)
+    prefetch(a, i + 2 * n)
+    prefetch(a, i + 3 * n)
+
+
 # new[r] ← Σ_m D[r, m] old[m] for rows first … last, eight, four, two or one vectors of each.
 # More vectors share one index: 3 loads beside the 8, 4, 2 or 1 that feed the multiply-adds.
 @njit(cache=True, nogil=True)
-def _sparse_rows8(first, last, at, stride, column, source_indptr, sources, dynamics, old, J):
+def _sparse_rows8(first, last, at, ahead, stride, column, source_indptr, sources, dynamics, old, J):
     half = 4 * lanes(J)
     begin = index(source_indptr, first)
     for r in range(first, last):
@@ -75,12 +84,14 @@ def _sparse_rows8(first, last, at, stride, column, source_indptr, sources, dynam
             b = _fma4(d, _load4(old, x + half), b)
         _store4(J, at, a)
         _store4(J, at + half, b)
+        _prefetch4(J, at + ahead)
+        _prefetch4(J, at + ahead + half)
         at += stride
         begin = end
 
 
 @njit(cache=True, nogil=True)
-def _sparse_rows4(first, last, at, stride, column, source_indptr, sources, dynamics, old, J):
+def _sparse_rows4(first, last, at, ahead, stride, column, source_indptr, sources, dynamics, old, J):
     begin = index(source_indptr, first)
     for r in range(first, last):
         end = index(source_indptr, r + 1)
@@ -90,12 +101,13 @@ def _sparse_rows4(first, last, at, stride, column, source_indptr, sources, dynam
             d = splat(dynamics, source >> 32)
             a = _fma4(d, _load4(old, (source & LOW) + column), a)
         _store4(J, at, a)
+        _prefetch4(J, at + ahead)
         at += stride
         begin = end
 
 
 @njit(cache=True, nogil=True)
-def _sparse_rows2(first, last, at, stride, column, source_indptr, sources, dynamics, old, J):
+def _sparse_rows2(first, last, at, ahead, stride, column, source_indptr, sources, dynamics, old, J):
     n = lanes(J)
     begin = index(source_indptr, first)
     for r in range(first, last):
@@ -110,12 +122,14 @@ def _sparse_rows2(first, last, at, stride, column, source_indptr, sources, dynam
             b = fma(d, load(old, x + n), b)
         store(J, at, a)
         store(J, at + n, b)
+        prefetch(J, at + ahead)
+        prefetch(J, at + ahead + n)
         at += stride
         begin = end
 
 
 @njit(cache=True, nogil=True)
-def _sparse_rows1(first, last, at, stride, column, source_indptr, sources, dynamics, old, J):
+def _sparse_rows1(first, last, at, ahead, stride, column, source_indptr, sources, dynamics, old, J):
     begin = index(source_indptr, first)
     for r in range(first, last):
         end = index(source_indptr, r + 1)
@@ -124,6 +138,7 @@ def _sparse_rows1(first, last, at, stride, column, source_indptr, sources, dynam
             source = index(sources, e)
             a = fma(splat(dynamics, source >> 32), load(old, (source & LOW) + column), a)
         store(J, at, a)
+        prefetch(J, at + ahead)
         at += stride
         begin = end
 
@@ -131,7 +146,7 @@ def _sparse_rows1(first, last, at, stride, column, source_indptr, sources, dynam
 # The same for a D[R, R] that is nearly full: four rows times four vectors at once, every row of
 # the panel a source. 9 loads serve 16 multiply-adds, where `_sparse_rows4` has 6 for 4.
 @njit(cache=True, nogil=True)
-def _dense_rows4(first, last, at, stride, column, pitch, rows, dense, units, old, J):
+def _dense_rows4(first, last, at, ahead, stride, column, pitch, rows, dense, units, old, J):
     for r in range(first, last, 4):
         # Past the last row the last one is repeated, and stored again: no harm.
         r1, r2, r3 = min(r + 1, last - 1), min(r + 2, last - 1), min(r + 3, last - 1)
@@ -150,10 +165,13 @@ def _dense_rows4(first, last, at, stride, column, pitch, rows, dense, units, old
             c = _fma4(splat(dense, d2 + m), x, c)
             d = _fma4(splat(dense, d3 + m), x, d)
             place += pitch
-        _store4(J, at + (r - first) * stride, a)
+        here = at + (r - first) * stride
+        _store4(J, here, a)
         _store4(J, at + (r1 - first) * stride, b)
         _store4(J, at + (r2 - first) * stride, c)
         _store4(J, at + (r3 - first) * stride, d)
+        for q in range(4):
+            _prefetch4(J, here + q * stride + ahead)
 
 
 @njit(cache=True, nogil=True)
@@ -195,7 +213,7 @@ def _contract_rows(first, last, at, stride, vectors, rows, state_grad, J, sums):
 # Steps 1 and 2: copy the old panel, then write D[R, R] times it in its place.
 @njit(cache=True, nogil=True)
 def _multiply(
-    first, last, at, stride, width, pitch, is_dense, rows, source_indptr, sources, dynamics,
+    first, last, at, ahead, stride, width, pitch, is_dense, rows, source_indptr, sources, dynamics,
     dense, units, J, old,
 ):  # fmt: skip
     n = lanes(J)
@@ -221,26 +239,34 @@ def _multiply(
         while c > 0:
             c -= group
             x = c // group * block
-            _dense_rows4(first, last, at + c, stride, x, pitch, rows, dense, units, old, J)
+            _dense_rows4(first, last, at + c, ahead, stride, x, pitch, rows, dense, units, old, J)
         return
     if vectors & 1:
         c -= n
-        _sparse_rows1(first, last, at + c, stride, c, source_indptr, sources, dynamics, old, J)
+        _sparse_rows1(
+            first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
+        )
     if vectors & 2:
         c -= 2 * n
-        _sparse_rows2(first, last, at + c, stride, c, source_indptr, sources, dynamics, old, J)
+        _sparse_rows2(
+            first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
+        )
     if vectors & 4:
         c -= 4 * n
-        _sparse_rows4(first, last, at + c, stride, c, source_indptr, sources, dynamics, old, J)
+        _sparse_rows4(
+            first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
+        )
     while c > 0:
         c -= 8 * n
-        _sparse_rows8(first, last, at + c, stride, c, source_indptr, sources, dynamics, old, J)
+        _sparse_rows8(
+            first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
+        )
 
 
 # One panel of one sequence, steps 1 to 4.
 @njit(cache=True, nogil=True)
 def _panel(
-    p, mode, b, panels, row_indptr, rows, source_indptr, sources, columns, runs,
+    p, mode, b, ahead, panels, row_indptr, rows, source_indptr, sources, columns, runs,
     dynamics, immediate, state_grad, J, grad, dense, units, scratch,
 ):  # fmt: skip
     here = 8 * p
@@ -249,8 +275,8 @@ def _panel(
     first, last = index(row_indptr, s), index(row_indptr, s + 1)
     if mode & UPDATE:
         _multiply(
-            first, last, at, stride, width, pitch, index(panels, here + 7), rows, source_indptr,
-            sources, dynamics, dense, units, J, scratch,
+            first, last, at, ahead, stride, width, pitch, index(panels, here + 7), rows,
+            source_indptr, sources, dynamics, dense, units, J, scratch,
         )  # fmt: skip
         for run in range(index(panels, here + 6), index(panels, here + 14)):
             v, step = index(runs, 4 * run), index(runs, 4 * run + 1)
@@ -298,15 +324,20 @@ def panels_range(
     a_source_indptr, a_sources = pointer(source_indptr, 0), pointer(sources, 0)
     a_columns, a_runs = pointer(columns, 0), pointer(runs, 0)
     a_grad, a_scratch = pointer(grad, 0), pointer(scratch, 0)
+    batch, size = influence.shape
     for p in range(begin, end):
-        for b in range(influence.shape[0]):
+        for b in range(batch):
+            # From this panel to the next one to be touched.
+            ahead = size
+            if b == batch - 1:
+                ahead = panels[p + 1, 1] - panels[p, 1] - b * size
             _panel(
-                p, mode, b, a_panels, a_row_indptr, a_rows, a_source_indptr, a_sources,
+                p, mode, b, ahead, a_panels, a_row_indptr, a_rows, a_source_indptr, a_sources,
                 a_columns, a_runs,
                 pointer(dynamics_data, b * dynamics_data.shape[1]),
                 pointer(immediate_data, b * immediate_data.shape[1]),
                 pointer(state_grad, b * state_grad.shape[1]),
-                pointer(influence, b * influence.shape[1]),
+                pointer(influence, b * size),
                 a_grad, pointer(dense, b * dense.shape[1]), units, a_scratch,
             )  # fmt: skip
 

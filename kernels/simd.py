@@ -16,6 +16,7 @@ registers, four of SSE or NEON. Each has a plain Python twin, so the kernels als
 ``index(a, i)``         the integer ``a[i]`` as an int64
 ``value(a, i)``         the number ``a[i]``
 ``put(a, i, x)``        ``a[i] = x``
+``prefetch(a, i)``      ask for the cache line of ``a[i]``, to L2; any address will do
 ``pointer(a, i)``       the bare address of element ``i`` of an array of any dimension
 ======================  ============================================================
 
@@ -154,6 +155,21 @@ def _index(typingctx: Any, a: Any, i: Any) -> Any:
 
 
 @intrinsic
+def _prefetch(typingctx: Any, a: Any, i: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, sig.args[0], args[0], args[1])
+        address = builder.bitcast(address, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        reading, into_l2, data = (ir.Constant(number, flag) for flag in (0, 2, 1))
+        builder.call(function, [address, reading, into_l2, data])
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp), codegen
+
+
+@intrinsic
 def _pointer(typingctx: Any, a: Any, i: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
@@ -229,6 +245,10 @@ def pointer(a, i):
     return a.reshape(-1)[i:]
 
 
+def prefetch(a, i):
+    """Ask for the cache line of element `i`, which need not exist."""
+
+
 def value(a, i):
     """Return the number ``a[i]``."""
     return a[i]
@@ -286,6 +306,11 @@ def _index_overload(a, i):
 def _pointer_overload(a, i):
     contiguous = isinstance(a, types.Array) and a.layout == "C"
     return (lambda a, i: _pointer(a, i)) if contiguous else None  # strides would be ignored
+
+
+@overload(prefetch)
+def _prefetch_overload(a, i):
+    return (lambda a, i: _prefetch(a, i)) if _holds_numbers(a) else None
 
 
 @overload(value)

@@ -89,7 +89,10 @@ class Influence:
         dense = pattern.shape[1] ** 2 if self.program.any_dense else 0
         self._dense = np.zeros((self.batch, dense), self.dtype)
         self._scratch = aligned_zeros((self.threads, self.program.scratch_size), self.dtype)
-        self._no_grad = np.empty(0, self.dtype)
+        self._no_data, self._no_grad = (
+            np.empty((self.batch, 0), self.dtype),
+            np.empty(0, self.dtype),
+        )
 
     @property
     def threads(self) -> int:
@@ -244,7 +247,7 @@ class Influence:
         immediate = self._gate("immediate_data", immediate_data, pattern.immediate_indices.size)
         delta = self._gate("state_grad", state_grad, pattern.shape[1])
         grad = np.empty(pattern.shape[0], self.dtype) if mode & CONTRACT else self._no_grad
-        if mode & UPDATE:
+        if mode & UPDATE and self._dense.size:
             spread_dynamics(pattern.dynamics_indptr, pattern.dynamics_indices, D, self._dense)
         work = (*self.program, D, immediate, delta, self.panels, grad, self._dense)
         if self.threads == 1:
@@ -256,18 +259,22 @@ class Influence:
     def _gate(self, name: str, data: NDArray[Any] | None, length: int) -> NDArray[Any]:
         """Check data at the boundary and return it as a C-contiguous (batch, length) array."""
         if data is None:
-            return np.empty((self.batch, 0), self.dtype)
+            return self._no_data
         if not isinstance(data, np.ndarray) or data.dtype != self.dtype:
             came = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
             raise TypeError(f"{name} must be a NumPy array of {self.dtype}, got {came}")
-        if data.shape not in ((length,), (1, length), (self.batch, length)):
-            raise ValueError(
-                f"{name} must have shape ({length},) or ({self.batch}, {length}), got {data.shape}"
-            )
         if data.shape != (self.batch, length):
-            data = np.broadcast_to(data, (self.batch, length))
-        # A copy, not a read-only array: Numba would compile every kernel once more for those.
-        data = np.require(data, requirements=["C", "W"])
+            if data.shape not in ((length,), (1, length)):
+                raise ValueError(
+                    f"{name} must have shape ({length},) or ({self.batch}, {length}), "
+                    f"got {data.shape}"
+                )
+            data = data.reshape(1, length)
+            if self.batch > 1:
+                data = data.repeat(self.batch, axis=0)
+        if not (data.flags.c_contiguous and data.flags.writeable):
+            # A copy, not a read-only array: Numba would compile every kernel again for those.
+            data = data.copy(order="C")
         if not all_finite(data):
             raise ValueError(f"{name} must be finite, got NaN or infinity; J is as it was")
         return data
