@@ -1,0 +1,228 @@
+"""Checkpoints: bit for bit, whole or not at all, and nothing else taken for one."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sparsegrad import (
+    BPTT,
+    GRU,
+    LSTM,
+    MLP,
+    RFLO,
+    RNN,
+    RTRL,
+    SGD,
+    UORO,
+    Adam,
+    AdamW,
+    Linear,
+    SnAp,
+    checkpoint,
+    tensorfile,
+)
+from sparsegrad import OnlineLearner as Learner
+from sparsegrad.cells import CellKind, Map
+from sparsegrad.kernels.elementwise import rnn_tanh
+from sparsegrad.optimizers import cosine
+
+CELLS = {
+    "rnn": lambda **o: RNN(3, 6, sparsity=0.5, seed=1, nonlinearity="relu", **o),
+    "gru": lambda **o: GRU(3, 6, sparsity=0.5, seed=1, **o),
+    "lstm": lambda **o: LSTM(3, 6, sparsity=0.5, seed=1, **o),
+}
+METHODS = [SnAp(1), SnAp(2), RTRL(), BPTT(), BPTT(4), UORO(3), RFLO()]
+SHIFT = 7  # not a multiple of the window of 4, nor of 3 steps per update
+
+
+def data(steps, dtype="float32", batch=2):
+    rng = np.random.default_rng(5)
+    xs = rng.standard_normal((steps, batch, 3)).astype(dtype)
+    resets = rng.random((steps, batch)) < 0.1
+    return xs, rng.integers(0, 4, (steps, batch)), None, resets
+
+
+def part(chunk, start, stop):
+    return tuple(None if a is None else a[start:stop] for a in chunk)
+
+
+def everything(learner):
+    return checkpoint.learner_tensors(learner) | {
+        "steps": np.array(learner.steps),
+        "updates": learner._memory.updates,
+        "since": learner._streams.since,
+    }
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path, cell, method):
+    every = None if isinstance(method, BPTT) else 3
+    learner = Learner(CELLS[cell](), Linear(4, "cross_entropy"), method, Adam(0.01), 2, every)
+    chunk = data(20)
+    learner.run(*part(chunk, 0, SHIFT))
+    learner.reset(1)
+    learner.save(tmp_path / "one")
+    resumed = Learner.load(tmp_path / "one", threads=1)
+    assert_same(everything(resumed), everything(learner))
+    losses = learner.run(*part(chunk, SHIFT, 20))
+    np.testing.assert_array_equal(resumed.run(*part(chunk, SHIFT, 20)), losses)
+    assert_same(everything(resumed), everything(learner))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [SGD(0.1, momentum=0.5, clip=1.0), AdamW(0.01, weight_decay=0.1, schedule=cosine(9, 2))],
+    ids=["sgd", "adamw"],
+)
+def test_settings_of_optimiser_and_readout_come_back(tmp_path, optimizer):
+    cell = CELLS["gru"](dtype="float64")
+    learner = Learner(cell, MLP(5, 4, "cross_entropy", seed=2), SnAp(1), optimizer, 2)
+    chunk = data(20, "float64")
+    learner.run(*part(chunk, 0, SHIFT))
+    checkpoint.save_learner(learner, tmp_path / "one", {"word": [1, 2.5]})
+    resumed, extra = checkpoint.load_learner(tmp_path / "one")
+    assert extra == {"word": [1, 2.5]}
+    assert repr(resumed.cell) == repr(cell)
+    losses = learner.run(*part(chunk, SHIFT, 20))
+    np.testing.assert_array_equal(resumed.run(*part(chunk, SHIFT, 20)), losses)
+    assert_same(everything(resumed), everything(learner))
+
+
+def saved(tmp_path, method=SnAp(2)):  # noqa: B008 - frozen
+    learner = Learner(GRU(3, 4, sparsity=0.5), Linear(4, "cross_entropy"), method, Adam(0.01), 2)
+    learner.run(*data(5))
+    learner.save(tmp_path / "one")
+    return learner, tmp_path / "one"
+
+
+def test_any_safetensors_reader_reads_it(tmp_path):
+    numpy_reader = pytest.importorskip("safetensors.numpy")
+    learner, path = saved(tmp_path)
+    with_library = numpy_reader.load_file(path)
+    assert_same(with_library, checkpoint.learner_tensors(learner))
+
+
+class Own(RNN):
+    kind = CellKind(update=rnn_tanh, maps=(Map(bias_hh=True),), state_partials=())
+
+
+def test_a_cell_of_ones_own_is_given_back_to_load(tmp_path):
+    learner = Learner(Own(3, 4, seed=1), Linear(4, "cross_entropy"), SnAp(2), Adam(0.01), 2)
+    learner.run(*data(5))
+    learner.save(tmp_path / "one")
+    with pytest.raises(ValueError, match=r"holds a Own, a cell of your own: pass one"):
+        Learner.load(tmp_path / "one")
+    with pytest.raises(ValueError, match="must have the structure"):
+        Learner.load(tmp_path / "one", cell=Own(3, 4, sparsity=0.5))
+    resumed = Learner.load(tmp_path / "one", cell=Own(3, 4, seed=9))
+    assert_same(everything(resumed), everything(learner))
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    _, path = saved(tmp_path, RFLO())
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for at in [*range(0, header, 3), *rng.integers(header, len(whole), 300)]:
+        broken = bytearray(whole)
+        broken[at] ^= 1 << rng.integers(8)
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=str(path)):
+            Learner.load(path)
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+    _, path = saved(tmp_path, RFLO())
+    whole = path.read_bytes()
+    for length in [0, 5, 8, 100, len(whole) // 2, len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"cut short|another kind of file"):
+            Learner.load(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(ValueError, match="damaged"):
+        Learner.load(path)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    foreign = tmp_path / "foreign"
+    for content in (
+        b"hello, world, this is text",
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        b"\2" + bytes(7) + b"[]",
+    ):
+        foreign.write_bytes(content)
+        with pytest.raises(ValueError, match="another kind of file"):
+            Learner.load(foreign)
+    head = json.dumps({"__metadata__": {"format": "pt"}}).encode()
+    foreign.write_bytes(len(head).to_bytes(8, "little") + head)
+    with pytest.raises(ValueError, match="another program's"):
+        Learner.load(foreign)
+    with pytest.raises(FileNotFoundError):
+        Learner.load(tmp_path / "absent")
+
+
+def test_another_version_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorfile, "VERSION", 2)
+    _, path = saved(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="must be of checkpoint version 1, got version 2"):
+        Learner.load(path)
+
+
+def test_numbers_that_are_not_finite_replace_nothing(tmp_path):
+    learner, path = saved(tmp_path)
+    before = path.read_bytes()
+    learner.cell.weights[0] = np.nan
+    with pytest.raises(FloatingPointError, match=r"cell\.weight_hh must be finite"):
+        learner.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["one"]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
+    learner, path = saved(tmp_path)
+    before = path.read_bytes()
+    learner.run(*data(5))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    quiet = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            learner.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, quiet)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["one"]
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from sparsegrad import tensorfile
+os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+tensorfile.write_tensors(Path(sys.argv[1]), {"a": np.ones(100)}, {})
+"""
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
+    tensorfile.write_tensors(tmp_path / "one", {"a": np.zeros(100)}, {"n": 1})
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "one")])
+    assert done.returncode == -signal.SIGKILL
+    arrays, about = tensorfile.read_tensors(tmp_path / "one")
+    assert about == {"n": 1}
+    assert not arrays["a"].any()
