@@ -163,7 +163,7 @@ def _carried(learner: OnlineLearner) -> dict[str, NDArray[Any]]:
         "pending_reset": learner._pending_reset,
         "optimizer.first": learner._memory.first,
         "optimizer.second": learner._memory.second,
-        "gradient.cell": learner._learner.grad,
+        "gradient.cell": learner._learner.grad[: learner.cell.weights.size],
         "gradient.readout": learner._learner.readout_grad_flat,
     }
 

@@ -1,0 +1,54 @@
+"""A file that is read in parts and must stay as it is."""
+
+import os
+import weakref
+from pathlib import Path
+
+
+class Source:
+    """A file open for reading, in parts, without ever being loaded whole.
+
+    Parts are read by ``pread``, not through a memory map: a file that shrinks under a map kills
+    the process with a bus error, while here it is an error of one line.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OSError
+        If there is no such file or it cannot be read.
+    ValueError
+        If it is empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self._stamp = self._now()
+        self.size = self._stamp[0]
+        if self.size == 0:
+            raise ValueError(f"{path} must not be empty")
+
+    def read(self, start: int, count: int) -> bytes:
+        """Return `count` bytes from `start` on.
+
+        Raises
+        ------
+        ValueError
+            If the file changed since it was opened.
+        """
+        parts: list[bytes] = []
+        left = count
+        while left and (part := os.pread(self._file, left, start + count - left)):
+            parts.append(part)
+            left -= len(part)
+        if left or self._now() != self._stamp:
+            raise ValueError(f"{self.path} must not change while it is read; start the run anew")
+        return b"".join(parts)
+
+    def _now(self) -> tuple[int, int]:
+        status = os.fstat(self._file)
+        return status.st_size, status.st_mtime_ns
