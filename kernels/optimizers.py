@@ -34,7 +34,7 @@ def squared_norm(grad: NDArray[np.floating]) -> float:
 
 @njit(cache=True, nogil=True)
 def sgd(
-    grad: NDArray[np.floating],  # (n,)      in
+    grad: NDArray[np.floating],  # (n,) or more   in
     rate: float,
     momentum: float,
     clip: float,
@@ -44,14 +44,14 @@ def sgd(
     """Update v <- μ v + clip · g, w <- w - rate · v."""
     number = weights.dtype.type
     rate_, momentum_, clip_ = number(rate), number(momentum), number(clip)
-    for i in range(grad.size):
+    for i in range(weights.size):
         first[i] = momentum_ * first[i] + clip_ * grad[i]
         weights[i] -= rate_ * first[i]
 
 
 @njit(cache=True, nogil=True)
 def adam(
-    grad: NDArray[np.floating],  # (n,)      in
+    grad: NDArray[np.floating],  # (n,) or more   in
     settings: NDArray[np.float64],  # (6,)   in
     rate: float,
     clip: float,
@@ -68,7 +68,7 @@ def adam(
     keep = number(1.0 - rate * settings[WEIGHT_DECAY])
     step = number(rate / (1.0 - settings[DECAY_FIRST] ** update))
     unbias = number(1.0 / (1.0 - settings[DECAY_SECOND] ** update))
-    for i in range(grad.size):
+    for i in range(weights.size):
         g = clip_ * grad[i]
         first[i] = beta1 * first[i] + (one - beta1) * g
         second[i] = beta2 * second[i] + (one - beta2) * g * g
@@ -80,7 +80,7 @@ def apply_gradient(
     optimizer: Optimizer,  # in/out
     weights: NDArray[np.floating],  # (weights,)        in/out
     readout: NDArray[np.floating],  # (readout,)        in/out
-    grad: NDArray[np.floating],  # (weights,)           in/out, zero on return
+    grad: NDArray[np.floating],  # (weights,) + SLACK   in/out, zero on return
     readout_grad: NDArray[np.floating],  # (readout,)   in/out, zero on return
 ) -> bool:
     """Make one update and clear the gradients; if one is not finite, clear them only."""

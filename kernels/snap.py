@@ -26,11 +26,11 @@ class Numbers(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def influence_step(
-    program: tuple[NDArray[Any], ...],  # in, sparsegrad.program.Program
+    program: Any,  # in, the named arrays of sparsegrad.program.Program
     numbers: Numbers,  # in/out
     scored: bool,
     state_grad: NDArray[np.floating],  # (B, states)  in
-    grad: NDArray[np.floating],  # (weights,)         in/out
+    grad: NDArray[np.floating],  # (weights,) or more   in/out
 ) -> None:
     """Update J of every stream and, if the step is scored, add its gradient."""
     p, n = program, numbers
@@ -49,7 +49,7 @@ def influence_step(
             n.immediate_data, state_grad, n.influence, n.step_grad, n.dense, n.scratch,
         )  # fmt: skip
     if scored:
-        for w in range(grad.size):
+        for w in range(n.step_grad.size):
             grad[w] += n.step_grad[w]
 
 
@@ -61,7 +61,7 @@ def run_snap(
     dynamics: Dynamics,
     chunk: Chunk,
     streams: Streams,
-    program: tuple[NDArray[Any], ...],
+    program: Any,
     numbers: Numbers,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""

@@ -55,7 +55,7 @@ class Learner(NamedTuple):
     optimizer: Optimizer
     update_every: int  # 0: gradients only add up
     readout_flat: NDArray[np.floating]  # (readout,) the arrays of `readout`, as one
-    grad: NDArray[np.floating]  # (weights,)
+    grad: NDArray[np.floating]  # (weights,) + SLACK, for what vectors spill: always 0
     readout_grad: Readout
     readout_grad_flat: NDArray[np.floating]  # (readout,)
 

@@ -11,6 +11,7 @@ SnAp-1 takes B_u as it is; RFLO leaves the unit's own recurrent weights out of i
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -48,7 +49,14 @@ def own_blocks(
 
 # One unit of a cell with one component: all its rows at once, with I in `drive`.
 @njit(cache=True, nogil=True)
-def _unit(pitch, keep, delta, drive, trace, grad):
+def _unit(
+    pitch: int,
+    keep: Any,  # pointer  in      B_u
+    delta: Any,  # pointer  in
+    drive: Any,  # pointer  in     I
+    trace: Any,  # pointer  in/out
+    grad: Any,  # pointer  in/out
+) -> None:
     k, d = splat(keep, 0), splat(delta, 0)
     for e in range(0, pitch, lanes(trace)):
         new = fma(k, load(trace, e), load(drive, e))
@@ -59,9 +67,22 @@ def _unit(pitch, keep, delta, drive, trace, grad):
 # One row of the maps of unit u, component after component, each `pitch` long.
 @njit(cache=True, nogil=True)
 def _row(
-    pitch, which, count, components, n_maps, units, u, g, blocks, slopes, delta, z,
-    trace, grad, old,
-):  # fmt: skip
+    pitch: int,
+    which: Any,  # pointer  in      the components that the row's map touches
+    count: int,
+    components: int,
+    n_maps: int,
+    units: int,
+    u: int,
+    g: int,
+    blocks: Any,  # pointer  in     B, (C, C, units)
+    slopes: Any,  # pointer  in     ∂s'/∂a, (C, maps, units)
+    delta: Any,  # pointer  in      (C, units)
+    z: Any,  # pointer  in          the row's sources
+    trace: Any,  # pointer  in/out
+    grad: Any,  # pointer  in/out
+    old: Any,  # pointer  scratch
+) -> None:
     n = lanes(trace)
     for e in range(0, count * pitch, n):
         store(old, e, load(trace, e))

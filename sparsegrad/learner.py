@@ -8,20 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.chunk import check_chunk, raise_fault
 from sparsegrad.kernels import steps as kernels
 from sparsegrad.kernels.simd import SLACK
 from sparsegrad.methods import BPTT, Method, Outcome
 from sparsegrad.optimizers import SGD, Adam, AdamW
 from sparsegrad.pattern import ReachPattern
 from sparsegrad.readout import LOSSES, MLP, Linear, Parameters
-
-_FAULTS = {
-    kernels.BAD_INPUT: "xs must be finite, got NaN or infinity",
-    kernels.BAD_TARGET: "targets must be finite, got NaN or infinity",
-    kernels.BAD_STATE: "the state must stay finite, it became NaN or infinite",
-    kernels.BAD_LOSS: "the loss must stay finite, it became NaN or infinite",
-    kernels.BAD_GRADIENT: "the gradient must stay finite, it became NaN or infinite",
-}
 
 
 class OnlineLearner:
@@ -89,7 +82,6 @@ class OnlineLearner:
         self._pending_reset = np.zeros(self.batch, bool)
         self._engine = method.engine(cell, self.batch, threads)
         self._learner = self._new_learner(self.update_every)
-        self._scale = cell.dtype.type(1.0 / self.batch)
 
     def step(
         self,
@@ -162,13 +154,13 @@ class OnlineLearner:
             As for :meth:`step`. The message names step and batch element; the steps before it are
             done, and weights, influence and optimiser are as they were after them.
         """
-        chunk = self._chunk(xs, targets, weights, resets)
+        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
         chunk.resets[:1] |= self._pending_reset
         outcome = self._engine.run(self._learner, chunk, self._streams)
         self.steps += outcome.steps
         if outcome.steps:
             self._pending_reset[:] = False
-        _raise_fault(outcome)
+        raise_fault(outcome)
         return chunk.losses
 
     def gradient(
@@ -198,14 +190,14 @@ class OnlineLearner:
         TypeError, ValueError, FloatingPointError
             As for :meth:`step`.
         """
-        chunk = self._chunk(xs, targets, weights, resets)
+        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
         learner, grads = self._new_learner(0), self._parameters.like()
         learner = learner._replace(
             readout_grad=grads.arrays,
             readout_grad_flat=grads.flat,
         )
         engine = self._engine.fresh()
-        _raise_fault(engine.run(learner, chunk, self._new_streams()))
+        raise_fault(engine.run(learner, chunk, self._new_streams()))
         engine.flush(learner)
         return float(chunk.losses.sum()), self.cell.dense_of(learner.grad) | grads.to_dense()
 
@@ -233,9 +225,9 @@ class OnlineLearner:
         TypeError, ValueError, FloatingPointError
             As for :meth:`step`.
         """
-        chunk = self._chunk(xs, targets, weights, resets)
+        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
         update = self.cell.kind.compiled(self.cell.dtype)
-        _raise_fault(
+        raise_fault(
             Outcome(*kernels.run_forward(update, self._learner, chunk, self._new_streams()))
         )
         return chunk.losses
@@ -363,95 +355,15 @@ class OnlineLearner:
             optimizer=self._memory,
             update_every=update_every,
             readout_flat=self._parameters.flat,
-            grad=_with_slack(self.cell.weights),
+            grad=np.zeros(self.cell.weights.size + SLACK, self.cell.dtype),
             readout_grad=grads.arrays,
             readout_grad_flat=grads.flat,
         )
-
-    def _chunk(
-        self,
-        xs: NDArray[Any],
-        targets: NDArray[Any],
-        weights: NDArray[Any] | None,
-        resets: NDArray[np.bool_] | None,
-    ) -> kernels.Chunk:
-        """Check the data of a call; the loop itself looks for NaN."""
-        dtype, batch = self.cell.dtype, self.batch
-        xs = self._batched(xs, 2)
-        if xs.dtype != dtype:
-            raise TypeError(f"xs must be {dtype} as the cell is, got {xs.dtype}")
-        if xs.ndim != 3 or xs.shape[1:] != (batch, self.cell.inputs):
-            raise ValueError(f"xs must have shape (T, {batch}, {self.cell.inputs}), got {xs.shape}")
-        lead = xs.shape[:2]
-        classes, values = np.empty((0, 0), np.int64), np.empty((*lead, 0), dtype)
-        if self.readout.loss == "cross_entropy":
-            classes = self._classes(targets, lead)
-        else:
-            values = self._values(targets, lead)
-        scales = np.full(lead, self._scale)
-        if weights is not None:
-            weights = self._batched(weights, 1)
-            _require_array("weights", weights, lead, "f")
-            if not np.isfinite(weights).all():
-                raise ValueError("weights must be finite, got NaN or infinity")
-            scales *= weights.astype(dtype)
-        if resets is None:
-            resets = np.zeros(lead, bool)
-        else:
-            resets = self._batched(resets, 1)
-            _require_array("resets", resets, lead, "b")
-        return kernels.Chunk(
-            xs=np.ascontiguousarray(xs),
-            classes=classes,
-            values=values,
-            scales=scales,
-            resets=resets.copy(),
-            losses=np.zeros(lead[0]),
-        )
-
-    def _batched(self, array: NDArray[Any], ndim: int) -> NDArray[Any]:
-        """Give a batch of one its axis, if the caller left it out."""
-        array = np.asarray(array)
-        return array[:, None] if self.batch == 1 and array.ndim == ndim else array
-
-    def _classes(self, targets: NDArray[Any], lead: tuple[int, ...]) -> NDArray[np.int64]:
-        targets = self._batched(targets, 1)
-        _require_array("targets", targets, lead, "iu")
-        outputs = self.readout.outputs
-        if targets.size and not (0 <= targets.min() and targets.max() < outputs):
-            t, b = np.argwhere((targets < 0) | (targets >= outputs))[0]
-            raise ValueError(
-                f"targets must be classes in [0, {outputs}), got {targets[t, b]} "
-                f"at step {t}, batch element {b}"
-            )
-        return np.ascontiguousarray(targets, np.int64)
-
-    def _values(self, targets: NDArray[Any], lead: tuple[int, ...]) -> NDArray[Any]:
-        targets = self._batched(targets, 2)
-        if targets.dtype != self.cell.dtype:
-            raise TypeError(
-                f"targets must be {self.cell.dtype} as the cell is, got {targets.dtype}"
-            )
-        _require_array("targets", targets, (*lead, self.readout.outputs), "f")
-        return np.ascontiguousarray(targets)
-
-
-def _with_slack(weights: NDArray[Any]) -> NDArray[Any]:
-    """Return zeros like `weights`, with room behind them for what vectors spill."""
-    return np.zeros(weights.size + SLACK, weights.dtype)[: weights.size]
 
 
 def _require(value: object, name: str, kinds: tuple[type, ...], wanted: str) -> None:
     if not isinstance(value, kinds):
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
-
-
-def _require_array(name: str, array: NDArray[Any], shape: tuple[int, ...], kinds: str) -> None:
-    words = {"f": "floats", "b": "booleans", "iu": "integers"}
-    if array.dtype.kind not in kinds:
-        raise TypeError(f"{name} must be {words[kinds]}, got {array.dtype}")
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
 
 
 def _count(name: str, value: int) -> int:
@@ -468,18 +380,3 @@ def _update_every(method: Method, update_every: int | None) -> int:
             raise ValueError("update_every must be left out with BPTT: its window decides")
         return method.window or 1
     return 1 if update_every is None else _count("update_every", update_every)
-
-
-def _raise_fault(outcome: Outcome) -> None:
-    if outcome.fault == kernels.FINE:
-        return
-    text = _FAULTS[outcome.fault]
-    where = f"at step {outcome.steps} of the call"
-    if outcome.fault == kernels.BAD_GRADIENT:
-        raise FloatingPointError(f"{text} {where}; the update was not made, lower the rate or clip")
-    where += f", batch element {outcome.element}"
-    if outcome.fault in (kernels.BAD_INPUT, kernels.BAD_TARGET):
-        raise ValueError(f"{text} {where}; the steps before it are done")
-    raise FloatingPointError(
-        f"{text} {where}; the steps before it are done, lower the rate or clip"
-    )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from numba.core import config
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.learner import OnlineLearner
@@ -253,26 +254,22 @@ def test_the_first_n_steps_are_exact(cls: type[Cell], n: int) -> None:
         assert error < 1e-14 if last < n else error > 1e-9
 
 
+@pytest.mark.skipif(config.DISABLE_JIT, reason="takes minutes interpreted")
 @pytest.mark.parametrize("cls", CELLS)
 def test_uoro_is_unbiased(cls: type[Cell]) -> None:
-    draws, steps = 4000, 6
+    draws, groups = 1000, 30
     cell = a_cell(cls, units=4)
-    xs, _, values = data(steps=steps, batch=1)
+    xs, _, values = data(steps=6, batch=1)
     exact = gradient(cell, RTRL(), xs, values)[1]
-    learner = OnlineLearner(cell, Linear(OUTPUTS, seed=2), UORO(3), SGD(0.1), batch=draws)
-    groups = []  # the gradient is a mean over the batch, so take it group by group
-    for group in range(20):
-        weights = np.zeros((steps, draws))
-        weights[:, group * 200 : (group + 1) * 200] = 20.0
-        repeated = np.repeat(xs, draws, axis=1), np.repeat(values, draws, axis=1)
-        groups.append(learner.gradient(*repeated, weights=weights)[1])
+    repeated = np.repeat(xs, draws, axis=1), np.repeat(values, draws, axis=1)
+    means = [gradient(cell, UORO(seed), *repeated)[1] for seed in range(groups)]
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        samples = np.array([g[name] for g in groups])
+        samples = np.array([mean[name] for mean in means])
         error = samples.mean(axis=0) - exact[name]
-        spread = samples.std(axis=0, ddof=1) / np.sqrt(len(groups))
+        spread = samples.std(axis=0, ddof=1) / np.sqrt(groups)
         lively = spread > 0
         score = error[lively] / spread[lively]
-        assert np.abs(error[~lively]).max(initial=0) < 1e-12
-        assert np.abs(score).max() < 5.5  # 60 entries at 19 degrees of freedom
-        assert abs(score.mean()) < 1.5
-        assert spread.max() < 0.3 * np.abs(exact[name]).max()
+        assert np.abs(error[~lively]).max(initial=0) < 1e-12, name
+        assert np.abs(score).max() < 5, name  # up to 64 entries, 29 degrees of freedom
+        assert np.sqrt((score**2).mean()) < 1.6, name
+        assert spread.max() < 0.1 * np.abs(exact[name]).max(), name

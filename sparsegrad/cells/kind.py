@@ -7,11 +7,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core import config
 from numba.core.dispatcher import Dispatcher
 from numba.core.types.function_type import CompileResultWAP
 
-from sparsegrad.kernels.cells import Partials
+from sparsegrad.kernels.cells import Partials, apply_maps
+
+_INTERPRETED = not isinstance(apply_maps, Dispatcher)  # NUMBA_DISABLE_JIT
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class CellKind:
                 f"a cell kind must have at least one map and one component, "
                 f"got {len(self.maps)} and {self.components}"
             )
-        if not isinstance(self.update, Dispatcher) and not config.DISABLE_JIT:
+        if not isinstance(self.update, Dispatcher) and not _INTERPRETED:
             raise TypeError(
                 f"update must be compiled, got {type(self.update).__name__}: "
                 "decorate it with numba.njit(cache=True)"
@@ -128,7 +129,7 @@ def _checked(
 
 @cache
 def _pointer(update: Any, dtype: str) -> Any:
-    if config.DISABLE_JIT:
+    if _INTERPRETED:
         return update
     number = getattr(numba, dtype)
     flat, deep = number[:, ::1], number[:, :, ::1]
