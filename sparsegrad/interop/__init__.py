@@ -1,0 +1,4 @@
+"""The engine inside other frameworks: `sparsegrad.interop.torch`, `.jax`, `.c`.
+
+Nothing is imported here: each module needs its own framework.
+"""
