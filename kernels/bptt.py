@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .borrow import borrow
 from .cells import Maps, Partials, pull_back
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, copy, finish, observe, signal
 
@@ -26,7 +27,7 @@ class History(NamedTuple):
     adjoint: NDArray[np.floating]  # (2, C, units)   scratch
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def unroll(
     maps: Maps,  # in
     partials: Partials,  # in
@@ -68,6 +69,11 @@ def run_bptt(
     history: History,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
+    learner = borrow(learner)
+    chunk = borrow(chunk)
+    streams = borrow(streams)
+    partials = borrow(partials)
+    history = borrow(history)
     for t in range(chunk.xs.shape[0]):
         fault, b = observe(update, learner, chunk, t, streams)
         if fault != FINE:

@@ -7,6 +7,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .borrow import borrow
 from .cells import Dynamics, Partials, dynamics_values, immediate_values
 from .panels import CONTRACT, UPDATE, panels_range, panels_threads, spread_dynamics
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, any_scored, finish, observe, signal
@@ -24,7 +25,7 @@ class Numbers(NamedTuple):
     scratch: NDArray[np.floating]  # (threads, scratch size)    scratch
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def influence_step(
     program: Any,  # in, the named arrays of sparsegrad.program.Program
     numbers: Numbers,  # in/out
@@ -65,6 +66,13 @@ def run_snap(
     numbers: Numbers,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
+    learner = borrow(learner)
+    chunk = borrow(chunk)
+    streams = borrow(streams)
+    partials = borrow(partials)
+    dynamics = borrow(dynamics)
+    program = borrow(program)
+    numbers = borrow(numbers)
     maps = learner.maps
     for t in range(chunk.xs.shape[0]):
         fault, b = observe(update, learner, chunk, t, streams)

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .borrow import borrow
 from .cells import Maps, apply_maps
 from .optimizers import Optimizer, apply_gradient
 from .readouts import CROSS_ENTROPY, Readout, readout_gradient, score
@@ -88,7 +89,7 @@ def any_scored(chunk: Chunk, t: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def observe(
     update: Callable[..., None],
     learner: Learner,  # in
@@ -145,7 +146,7 @@ def observe(
     return FINE, 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def signal(
     learner: Learner,  # in; readout_grad in/out
     chunk: Chunk,  # in
@@ -170,7 +171,7 @@ def signal(
         )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def finish(learner: Learner, streams: Streams) -> bool:
     """Take the new state over; after an update period spend the gradient. False: not finite."""
     copy(streams.new_state.ravel(), streams.state.ravel())
@@ -195,6 +196,9 @@ def run_forward(
     streams: Streams,  # in/out
 ) -> tuple[int, int, int]:
     """Score a chunk without learning; return the steps done, what stopped it, and where."""
+    learner = borrow(learner)
+    chunk = borrow(chunk)
+    streams = borrow(streams)
     for t in range(chunk.xs.shape[0]):
         fault, b = observe(update, learner, chunk, t, streams)
         if fault != FINE:

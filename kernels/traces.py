@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .borrow import borrow
 from .cells import Maps, Partials
 from .simd import fma, index, lanes, load, pointer, put, splat, store, value, zero
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, finish, observe, signal
@@ -98,7 +99,7 @@ def _row(
             store(grad, e, fma(d, new, load(grad, e)))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def trace_step(
     maps: Maps,  # in
     partials: Partials,  # in
@@ -171,6 +172,15 @@ def run_traces(
     old: NDArray[np.floating],  # (C * padded fan-in,)         scratch
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
+    learner = borrow(learner)
+    chunk = borrow(chunk)
+    streams = borrow(streams)
+    partials = borrow(partials)
+    own_weight = borrow(own_weight)
+    traces = borrow(traces)
+    blocks = borrow(blocks)
+    drive = borrow(drive)
+    old = borrow(old)
     for t in range(chunk.xs.shape[0]):
         fault, b = observe(update, learner, chunk, t, streams)
         if fault != FINE:

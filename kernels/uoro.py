@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .borrow import borrow
 from .cells import Maps, Partials, push_forward
 from .optimizers import squared_norm
 from .simd import index, pointer, put, value
@@ -78,7 +79,7 @@ def balance(squared_top: float, squared_bottom: float) -> float:
     return 1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def rank_one_step(
     maps: Maps,  # in
     partials: Partials,  # in
@@ -119,6 +120,11 @@ def run_uoro(
     estimate: RankOne,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
+    learner = borrow(learner)
+    chunk = borrow(chunk)
+    streams = borrow(streams)
+    partials = borrow(partials)
+    estimate = borrow(estimate)
     for t in range(chunk.xs.shape[0]):
         fault, b = observe(update, learner, chunk, t, streams)
         if fault != FINE:

@@ -515,3 +515,19 @@ def test_lstm_learns_with_a_hidden_readout() -> None:
         learner.reset()
         learner.run(xs, targets)
     assert learner.gradient(xs, targets)[0] < 0.7 * first
+
+
+@pytest.mark.parametrize("method", [SnAp(2), RTRL()], ids=str)
+def test_results_are_bitwise_the_same_for_any_number_of_threads(method: Any) -> None:
+    rng = np.random.default_rng(0)
+    xs = rng.standard_normal((6, 4, 8)).astype(np.float32)
+    targets = rng.integers(0, 4, (6, 4))
+    results = []
+    for threads in (1, 2, 3):
+        cell = GRU(8, 64, sparsity=0.9, seed=1)
+        readout = Linear(4, "cross_entropy")
+        learner = OnlineLearner(cell, readout, method, Adam(0.01), batch=4, threads=threads)
+        losses = learner.run(xs, targets)
+        results.append(snapshot(learner) | {"losses": losses})
+    assert_equal(results[0], results[1])
+    assert_equal(results[0], results[2])
