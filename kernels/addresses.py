@@ -1,0 +1,63 @@
+"""Arrays at bare addresses, for callers that hold no NumPy: C programs and XLA.
+
+A block of int64 words describes a pattern's program: first its sizes, then where its arrays lie, as
+addresses (base 0) or as byte offsets from `base`. `sparsegrad.interop.c` writes such blocks; the
+struct `sparsegrad_program` in sparsegrad.h is the same words.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+SIZES = (
+    "units", "weights", "dynamics_nnz", "immediate_nnz", "influence_size", "dense_size",
+    "scratch_size", "panels_count", "supernodes_count", "rows_count", "sources_count",
+    "runs_count",
+)  # fmt: skip
+ARRAYS = (
+    "dynamics_indptr", "dynamics_indices", "panels", "row_indptr", "rows", "source_indptr",
+    "sources", "columns", "runs",
+)  # fmt: skip
+WORDS = len(SIZES) + len(ARRAYS)
+
+
+def _pointer_to(dtype: Any) -> Any:
+    """Return an intrinsic that reads an int64 as the address of a `dtype`."""
+
+    @intrinsic
+    def at(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = context.get_value_type(sig.return_type)
+            return builder.inttoptr(builder.sext(args[0], ir.IntType(64)), kind)
+
+        return types.CPointer(dtype)(types.int64), codegen
+
+    return at
+
+
+int32_at = _pointer_to(types.int32)
+int64_at = _pointer_to(types.int64)
+float32_at = _pointer_to(types.float32)
+float64_at = _pointer_to(types.float64)
+
+
+@njit(cache=True, nogil=True)
+def program_at(words: Any, base: int) -> Any:
+    """Return the nine arrays of a program from its block of words, in the kernels' order."""
+    units, weights, d_nnz = words[0], words[1], words[2]
+    n_panels, supernodes, n_rows, n_sources, n_runs = (
+        words[7], words[8], words[9], words[10], words[11],
+    )  # fmt: skip
+    return (
+        carray(int64_at(base + words[12]), (units + 1,)),
+        carray(int32_at(base + words[13]), (d_nnz,)),
+        carray(int64_at(base + words[14]), (n_panels + 1, 8)),
+        carray(int64_at(base + words[15]), (supernodes + 1,)),
+        carray(int32_at(base + words[16]), (n_rows,)),
+        carray(int64_at(base + words[17]), (n_rows + 1,)),
+        carray(int64_at(base + words[18]), (n_sources,)),
+        carray(int32_at(base + words[19]), (weights,)),
+        carray(int64_at(base + words[20]), (n_runs, 4)),
+    )
