@@ -4,15 +4,22 @@ All weights with equal reach R (a supernode) share one product, panel ← D[R, R
 Its sparsity depends on patterns alone, so it is written down once: for each row of the panel the
 list of its sources, each one packed into an int64,
 
-    source = (position of the value in D's data) << 32 | (row of the source in the panel) · stride
+    source = (position of the value in D's data) << 32 | (row of the source in the panel) · pitch
 
 Rows are ordered by their number of sources, which spares the numeric loop its branch misses (15 to
-30% on sparse rows). A panel whose D[R, R] is nearly full has no list: it is a dense product.
+30% on sparse rows). Where D[R, R] is so full that three rows have most of their sources in common,
+rows go in blocks of three with one list: the union of their sources, D's value looked up under
+(row, unit) in D written out in full,
+
+    source = (unit of the source) << 32 | (row of the source in the panel) · pitch
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+BLOCK = 3
+"""Rows of a block: three rows of eight vectors are what 32 registers hold."""
 
 
 # sources of row i of a panel with reach R:  {m : D[i, m] ≠ 0 and m ∈ R}
@@ -45,21 +52,48 @@ def count_sources(
 def order_rows(
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,)  in
     reach_indices: NDArray[np.int32],  # (rows,)           in
-    counts: NDArray[np.int32],  # (rows,)                  in
+    counts: NDArray[np.int32],  # (rows,)                  in/out, in the new order
     rows: NDArray[np.int32],  # (rows,)                    out, the unit of each panel row
-    source_indptr: NDArray[np.int64],  # (rows + 1,)       out
 ) -> None:
     """Order the rows of each supernode by their number of sources (stable)."""
-    total = 0
-    source_indptr[0] = 0
     for s in range(len(reach_indptr) - 1):
         first, last = reach_indptr[s], reach_indptr[s + 1]
         order = np.argsort(counts[first:last], kind="mergesort")
+        counts[first:last] = counts[first:last][order]
         for q in range(last - first):
-            r = first + order[q]
-            rows[first + q] = reach_indices[r]
-            total += counts[r]
-            source_indptr[first + q + 1] = total
+            rows[first + q] = reach_indices[first + order[q]]
+
+
+# sources of a block of rows:  ∪ over its rows i of {m : D[i, m] ≠ 0 and m ∈ R}
+@njit(cache=True, nogil=True)
+def count_unions(
+    dynamics_indptr: NDArray[np.int64],  # (units + 1,)   in
+    dynamics_indices: NDArray[np.int32],  # (nnz of D,)   in
+    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
+    rows: NDArray[np.int32],  # (rows,)                   in
+    candidates: NDArray[np.bool_],  # (supernodes,)       in, the others are not looked at
+    counts: NDArray[np.int32],  # (rows,)                 out, at a block's first row; 0 at others
+    local: NDArray[np.int32],  # (units,)                 scratch, -1 on entry and exit
+) -> None:
+    """Count the sources of every block of BLOCK rows."""
+    for s in range(len(reach_indptr) - 1):
+        first, last = reach_indptr[s], reach_indptr[s + 1]
+        if not candidates[s]:
+            continue
+        for r in range(first, last):
+            local[rows[r]] = last  # in the reach, in no block so far
+        for block in range(first, last, BLOCK):
+            count = 0
+            for r in range(block, min(block + BLOCK, last)):
+                counts[r] = 0
+                for e in range(dynamics_indptr[rows[r]], dynamics_indptr[rows[r] + 1]):
+                    m = dynamics_indices[e]
+                    if local[m] >= 0 and local[m] != block:
+                        local[m] = block
+                        count += 1
+            counts[block] = count
+        for r in range(first, last):
+            local[rows[r]] = -1
 
 
 @njit(cache=True, nogil=True)
@@ -68,27 +102,30 @@ def fill_sources(
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)   in
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
     rows: NDArray[np.int32],  # (rows,)                   in
-    source_indptr: NDArray[np.int64],  # (rows + 1,)      in; equal neighbours: a row without a list
-    strides: NDArray[np.int32],  # (supernodes,)          in, elements between scratch rows
+    source_indptr: NDArray[np.int64],  # (rows + 1,)      in
+    blocked: NDArray[np.bool_],  # (supernodes,)          in, which go in blocks
+    pitches: NDArray[np.int32],  # (supernodes,)          in, elements between scratch rows
     sources: NDArray[np.int64],  # (sources,)             out
     local: NDArray[np.int32],  # (units,)                 scratch, -1 on entry and exit
+    block_of: NDArray[np.int64],  # (units,)              scratch
 ) -> None:
-    """Write the program: for each row the packed position in D's data and place of the source."""
+    """Write the program: the packed sources of each row, or of each block of rows."""
     for s in range(len(reach_indptr) - 1):
         first, last = reach_indptr[s], reach_indptr[s + 1]
-        if source_indptr[first] == source_indptr[last]:
-            continue
         for r in range(first, last):
             local[rows[r]] = r - first
-        stride = np.int64(strides[s])
-        for r in range(first, last):
-            i = rows[r]
-            place = source_indptr[r]
-            for e in range(dynamics_indptr[i], dynamics_indptr[i + 1]):
-                m = local[dynamics_indices[e]]
-                if m >= 0:
-                    sources[place] = (np.int64(e) << 32) | (np.int64(m) * stride)
-                    place += 1
+            block_of[rows[r]] = -1
+        height = BLOCK if blocked[s] else 1
+        for block in range(first, last, height):
+            place = source_indptr[block]
+            for r in range(block, min(block + height, last)):
+                for e in range(dynamics_indptr[rows[r]], dynamics_indptr[rows[r] + 1]):
+                    m = dynamics_indices[e]
+                    if local[m] >= 0 and (height == 1 or block_of[m] != block):
+                        block_of[m] = block
+                        upper = np.int64(m) if blocked[s] else np.int64(e)
+                        sources[place] = (upper << 32) | (np.int64(local[m]) * pitches[s])
+                        place += 1
         for r in range(first, last):
             local[rows[r]] = -1
 

@@ -18,13 +18,14 @@ after it, or is the slack at the panel's end. Structure comes from `Influence.pr
 which kernels/lower.py writes. Columns of `panels`, one row per panel and one more at the end:
 
     0 supernode        1 offset in J      2 width        3 stride
-    4 scratch pitch    5 first column     6 first run    7 whether the product is dense
+    4 scratch pitch    5 first column     6 first run    7 whether rows go in blocks
 """
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from .lower import BLOCK
 from .simd import fma, index, lanes, load, pointer, prefetch, put, splat, store, value, zero
 
 UPDATE = 1
@@ -66,8 +67,8 @@ def _prefetch4(a, i):
     prefetch(a, i + 3 * n)
 
 
-# new[r] ← Σ_m D[r, m] old[m] for rows first … last, eight, four, two or one vectors of each.
-# More vectors share one index: 3 loads beside the 8, 4, 2 or 1 that feed the multiply-adds.
+# new[r] ← Σ_m D[r, m] old[m] for rows first … last, eight, four, three, two or one vectors of each.
+# More vectors share one index: 2 loads beside the 8, 4, 3, 2 or 1 that feed the multiply-adds.
 @njit(cache=True, nogil=True)
 def _sparse_rows8(first, last, at, ahead, stride, column, source_indptr, sources, dynamics, old, J):
     half = 4 * lanes(J)
@@ -102,6 +103,32 @@ def _sparse_rows4(first, last, at, ahead, stride, column, source_indptr, sources
             a = _fma4(d, _load4(old, (source & LOW) + column), a)
         _store4(J, at, a)
         _prefetch4(J, at + ahead)
+        at += stride
+        begin = end
+
+
+@njit(cache=True, nogil=True)
+def _sparse_rows3(first, last, at, ahead, stride, column, source_indptr, sources, dynamics, old, J):
+    n = lanes(J)
+    begin = index(source_indptr, first)
+    for r in range(first, last):
+        end = index(source_indptr, r + 1)
+        a = zero(J)
+        b = zero(J)
+        c = zero(J)
+        for e in range(begin, end):
+            source = index(sources, e)
+            d = splat(dynamics, source >> 32)
+            x = (source & LOW) + column
+            a = fma(d, load(old, x), a)
+            b = fma(d, load(old, x + n), b)
+            c = fma(d, load(old, x + 2 * n), c)
+        store(J, at, a)
+        store(J, at + n, b)
+        store(J, at + 2 * n, c)
+        prefetch(J, at + ahead)
+        prefetch(J, at + ahead + n)
+        prefetch(J, at + ahead + 2 * n)
         at += stride
         begin = end
 
@@ -143,48 +170,93 @@ def _sparse_rows1(first, last, at, ahead, stride, column, source_indptr, sources
         begin = end
 
 
-# The same for a D[R, R] that is nearly full: four rows times four vectors at once, every row of
-# the panel a source. 9 loads serve 16 multiply-adds, where `_sparse_rows4` has 6 for 4.
+# The same for blocks of three rows with one list: a source that is loaded once serves three rows,
+# 12 loads 24 multiply-adds, where `_sparse_rows8` has 10 for 8. Where the CPU loads about one
+# vector per multiply-add, that is the limit: 0.92 of its FMA peak here against 0.47 there.
 @njit(cache=True, nogil=True)
-def _dense_rows4(first, last, at, ahead, stride, column, pitch, rows, dense, units, old, J):
-    for r in range(first, last, 4):
+def _block_rows8(
+    first, last, at, ahead, stride, column, rows, source_indptr, sources, dense, units, old, J
+):
+    half = 4 * lanes(J)
+    for r in range(first, last, BLOCK):
         # Past the last row the last one is repeated, and stored again: no harm.
-        r1, r2, r3 = min(r + 1, last - 1), min(r + 2, last - 1), min(r + 3, last - 1)
-        d0, d1 = index(rows, r) * units, index(rows, r1) * units
-        d2, d3 = index(rows, r2) * units, index(rows, r3) * units
-        a = _zero4(J)
-        b = _zero4(J)
-        c = _zero4(J)
-        d = _zero4(J)
-        place = column
-        for q in range(first, last):
-            m = index(rows, q)
+        r1, r2 = min(r + 1, last - 1), min(r + 2, last - 1)
+        d0, d1, d2 = index(rows, r) * units, index(rows, r1) * units, index(rows, r2) * units
+        a0 = _zero4(J)
+        a1 = _zero4(J)
+        a2 = _zero4(J)
+        b0 = _zero4(J)
+        b1 = _zero4(J)
+        b2 = _zero4(J)
+        for e in range(index(source_indptr, r), index(source_indptr, r + 1)):
+            source = index(sources, e)
+            m = source >> 32
+            place = (source & LOW) + column
+            k0, k1, k2 = splat(dense, d0 + m), splat(dense, d1 + m), splat(dense, d2 + m)
             x = _load4(old, place)
-            a = _fma4(splat(dense, d0 + m), x, a)
-            b = _fma4(splat(dense, d1 + m), x, b)
-            c = _fma4(splat(dense, d2 + m), x, c)
-            d = _fma4(splat(dense, d3 + m), x, d)
-            place += pitch
-        here = at + (r - first) * stride
-        _store4(J, here, a)
-        _store4(J, at + (r1 - first) * stride, b)
-        _store4(J, at + (r2 - first) * stride, c)
-        _store4(J, at + (r3 - first) * stride, d)
-        for q in range(4):
-            _prefetch4(J, here + q * stride + ahead)
+            a0 = _fma4(k0, x, a0)
+            a1 = _fma4(k1, x, a1)
+            a2 = _fma4(k2, x, a2)
+            y = _load4(old, place + half)
+            b0 = _fma4(k0, y, b0)
+            b1 = _fma4(k1, y, b1)
+            b2 = _fma4(k2, y, b2)
+        for q in range(BLOCK):
+            _prefetch4(J, at + (r - first + q) * stride + ahead)
+            _prefetch4(J, at + (r - first + q) * stride + ahead + half)
+        _store4(J, at + (r - first) * stride, a0)
+        _store4(J, at + (r - first) * stride + half, b0)
+        _store4(J, at + (r1 - first) * stride, a1)
+        _store4(J, at + (r1 - first) * stride + half, b1)
+        _store4(J, at + (r2 - first) * stride, a2)
+        _store4(J, at + (r2 - first) * stride + half, b2)
 
 
 @njit(cache=True, nogil=True)
-def _dense_rows1(first, last, at, stride, column, pitch, rows, dense, units, old, J):
-    for r in range(first, last):
-        d = index(rows, r) * units
-        a = zero(J)
-        place = column
-        for q in range(first, last):
-            a = fma(splat(dense, d + index(rows, q)), load(old, place), a)
-            place += pitch
-        store(J, at, a)
-        at += stride
+def _block_rows4(
+    first, last, at, ahead, stride, column, rows, source_indptr, sources, dense, units, old, J
+):
+    for r in range(first, last, BLOCK):
+        r1, r2 = min(r + 1, last - 1), min(r + 2, last - 1)
+        d0, d1, d2 = index(rows, r) * units, index(rows, r1) * units, index(rows, r2) * units
+        a0 = _zero4(J)
+        a1 = _zero4(J)
+        a2 = _zero4(J)
+        for e in range(index(source_indptr, r), index(source_indptr, r + 1)):
+            source = index(sources, e)
+            m = source >> 32
+            x = _load4(old, (source & LOW) + column)
+            a0 = _fma4(splat(dense, d0 + m), x, a0)
+            a1 = _fma4(splat(dense, d1 + m), x, a1)
+            a2 = _fma4(splat(dense, d2 + m), x, a2)
+        for q in range(BLOCK):
+            _prefetch4(J, at + (r - first + q) * stride + ahead)
+        _store4(J, at + (r - first) * stride, a0)
+        _store4(J, at + (r1 - first) * stride, a1)
+        _store4(J, at + (r2 - first) * stride, a2)
+
+
+@njit(cache=True, nogil=True)
+def _block_rows1(
+    first, last, at, ahead, stride, column, rows, source_indptr, sources, dense, units, old, J
+):
+    for r in range(first, last, BLOCK):
+        r1, r2 = min(r + 1, last - 1), min(r + 2, last - 1)
+        d0, d1, d2 = index(rows, r) * units, index(rows, r1) * units, index(rows, r2) * units
+        a0 = zero(J)
+        a1 = zero(J)
+        a2 = zero(J)
+        for e in range(index(source_indptr, r), index(source_indptr, r + 1)):
+            source = index(sources, e)
+            m = source >> 32
+            x = load(old, (source & LOW) + column)
+            a0 = fma(splat(dense, d0 + m), x, a0)
+            a1 = fma(splat(dense, d1 + m), x, a1)
+            a2 = fma(splat(dense, d2 + m), x, a2)
+        prefetch(J, at + (r - first) * stride + ahead)
+        store(J, at + (r - first) * stride, a0)
+        store(J, at + (r1 - first) * stride, a1)
+        store(J, at + (r2 - first) * stride, a2)
 
 
 # grad[w] ← Σ_r δ[r] J[r, w] for the weights of one panel; they go to `sums`.
@@ -213,54 +285,45 @@ def _contract_rows(first, last, at, stride, vectors, rows, state_grad, J, sums):
 # Steps 1 and 2: copy the old panel, then write D[R, R] times it in its place.
 @njit(cache=True, nogil=True)
 def _multiply(
-    first, last, at, ahead, stride, width, pitch, is_dense, rows, source_indptr, sources, dynamics,
-    dense, units, J, old,
+    first, last, at, ahead, stride, width, pitch, blocked, rows, source_indptr, sources,
+    dynamics, dense, units, J, old,
 ):  # fmt: skip
     n = lanes(J)
     vectors = (width + n - 1) // n
-    group = 4 * n
-    if is_dense:
-        # Four vectors of all rows, then the next four: rows a power of two apart crowd L1's sets.
-        pitch, block = group, (last - first) * group
-    else:
-        block = group
     place = at
     for r in range(last - first):
         for v in range(vectors):
-            store(old, r * pitch + (v >> 2) * block + (v & 3) * n, load(J, place + v * n))
+            store(old, r * pitch + v * n, load(J, place + v * n))
         place += stride
     # From right to left, so that what a row's last vector spills over is written after it.
     c = vectors * n
-    if is_dense:
-        while c % group:
-            c -= n
-            x = c // group * block + c % group
-            _dense_rows1(first, last, at + c, stride, x, pitch, rows, dense, units, old, J)
-        while c > 0:
-            c -= group
-            x = c // group * block
-            _dense_rows4(first, last, at + c, ahead, stride, x, pitch, rows, dense, units, old, J)
-        return
-    if vectors & 1:
-        c -= n
-        _sparse_rows1(
-            first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
-        )
-    if vectors & 2:
-        c -= 2 * n
-        _sparse_rows2(
-            first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
-        )
-    if vectors & 4:
-        c -= 4 * n
-        _sparse_rows4(
-            first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
-        )
     while c > 0:
-        c -= 8 * n
-        _sparse_rows8(
-            first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
-        )
+        left = c // n
+        if blocked:
+            c -= (8 if left % 8 == 0 else 4 if left % 4 == 0 else 1) * n
+            block = (
+                first, last, at + c, ahead, stride, c, rows, source_indptr, sources, dense, units,
+                old, J,
+            )  # fmt: skip
+            if left % 8 == 0:
+                _block_rows8(*block)
+            elif left % 4 == 0:
+                _block_rows4(*block)
+            else:
+                _block_rows1(*block)
+        else:
+            c -= (8 if left % 8 == 0 else left & 3 or 4) * n
+            row = first, last, at + c, ahead, stride, c, source_indptr, sources, dynamics, old, J
+            if left % 8 == 0:
+                _sparse_rows8(*row)
+            elif left & 3 == 0:
+                _sparse_rows4(*row)
+            elif left & 3 == 3:
+                _sparse_rows3(*row)
+            elif left & 3 == 2:
+                _sparse_rows2(*row)
+            else:
+                _sparse_rows1(*row)
 
 
 # One panel of one sequence, steps 1 to 4.
@@ -349,7 +412,7 @@ def spread_dynamics(
     dynamics_data: NDArray[np.floating],  # (batch, nnz of D)        in
     dense: NDArray[np.floating],  # (batch, units²) or (batch, 0)    in/out, zero off D's pattern
 ) -> None:
-    """Write D out in full, once per step, for the panels that are dense products."""
+    """Write D out in full, once per step, for the panels whose rows go in blocks."""
     units = len(dynamics_indptr) - 1
     if dense.shape[1] > 0:
         for b in range(dense.shape[0]):

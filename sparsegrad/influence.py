@@ -86,7 +86,7 @@ class Influence:
         require_memory(size * self.batch * self.dtype.itemsize, "J with its padding")
         self.panels = aligned_zeros((self.batch, size), self.dtype)
         self._cuts = cut_work(self.program, self.batch, int(threads))
-        dense = pattern.shape[1] ** 2 if self.program.any_dense else 0
+        dense = pattern.shape[1] ** 2 if self.program.any_blocked else 0
         self._dense = np.zeros((self.batch, dense), self.dtype)
         self._scratch = aligned_zeros((self.threads, self.program.scratch_size), self.dtype)
         self._no_data, self._no_grad = (

@@ -5,15 +5,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.kernels.lower import count_sources, fill_sources, find_runs, order_rows
+from sparsegrad.kernels.lower import (
+    BLOCK,
+    count_sources,
+    count_unions,
+    fill_sources,
+    find_runs,
+    order_rows,
+)
 from sparsegrad.kernels.simd import SLACK, WIDE
 from sparsegrad.pattern import ReachPattern
 
-_GROUP = 64  # columns that the dense product takes at once, at most
-_MAX_WIDTH = 128  # columns of a panel: eight float32 vectors share one index
+_MAX_WIDTH = 160  # columns of a panel: ten float32 vectors, of which eight share one index
 _SCRATCH = 1 << 18  # elements of a panel that should stay in L2: 1 MiB of float32
-_DENSE_FROM = 0.5 if WIDE else 2.0  # part of D[R, R] that is filled; perf/dense.py measures it
-_DENSE_ROWS = 16  # smaller products are not worth their own path
+_BLOCKED_BELOW = 0.56 if WIDE else 0.0  # sources of blocks over those of rows: see CONTRIBUTING
+_BLOCKED_ROWS = 16  # smaller products are not worth their own path
 _PANEL = 20  # vectors' worth of work that a panel costs beside its rows
 _SHARE = 50_000  # vectors of work per thread, about 20 µs: less is not worth sharing
 
@@ -27,15 +33,16 @@ class Program(NamedTuple):
         D's own pattern, in CSR.
     panels : int64 array, (panels + 1, 8)
         Supernode, offset in J, width, stride, scratch pitch, first column, first run, whether
-        the product is dense; the last row ends J and the runs.
+        rows go in blocks; the last row ends J and the runs.
     row_indptr : int64 array, (supernodes + 1,)
         The rows of each supernode.
     rows : int32 array, (rows,)
         The unit of each panel row.
     source_indptr : int64 array, (rows + 1,)
-        The sources of each row; none at all in a supernode whose product is dense.
+        The sources of each row; of a block of rows, at its first.
     sources : int64 array
-        Position in D's data (upper 32 bits) and place of the source row (lower 32 bits).
+        Position in D's data, or unit where rows go in blocks (upper 32 bits); place of the
+        source row (lower 32 bits).
     columns : int32 array, (weights,)
         The weight of each panel column.
     runs : int64 array, (runs, 4)
@@ -61,13 +68,19 @@ class Program(NamedTuple):
     def scratch_size(self) -> int:
         """Elements of scratch that one thread needs."""
         tall = np.diff(self.row_indptr)[self.panels[:-1, 0]]
-        pitch = _round_up(self.panels[:-1, 4], _GROUP)
-        return int(max((tall * pitch).max(initial=0), _MAX_WIDTH)) + SLACK
+        return int(max((tall * self.panels[:-1, 4]).max(initial=0), _MAX_WIDTH)) + SLACK
 
     @property
-    def any_dense(self) -> bool:
-        """Whether any panel is a dense product, which needs D written out in full."""
+    def any_blocked(self) -> bool:
+        """Whether any panel goes in blocks of rows, which need D written out in full."""
         return bool(self.panels[:-1, 7].any())
+
+
+def _sum_by_supernode(
+    counts: NDArray[np.int32], reach_indptr: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    total = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    return np.diff(total[reach_indptr])
 
 
 def _round_up(n: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
@@ -95,20 +108,24 @@ def lower(pattern: ReachPattern) -> Program:
     D = pattern.dynamics_indptr, pattern.dynamics_indices
     count_sources(*D, reach_indptr, reach_indices, counts, local)
 
-    filled = np.add.reduceat(np.append(counts, 0).astype(np.int64), reach_indptr[:-1])
-    filled[tall == 0] = 0
-    dense = (filled >= _DENSE_FROM * tall * tall) & (tall >= _DENSE_ROWS)
-    counts[np.repeat(dense, tall)] = 0
-
     rows = np.empty(reach_indices.size, np.int32)
-    source_indptr = np.empty(rows.size + 1, np.int64)
-    order_rows(reach_indptr, reach_indices, counts, rows, source_indptr)
+    order_rows(reach_indptr, reach_indices, counts, rows)
+
+    # A union of three is at least a third of the sum, which rules most supernodes out at once.
+    each = _sum_by_supernode(counts, reach_indptr)
+    blocked = (tall >= _BLOCKED_ROWS) & (each >= tall * tall / 4)
+    unions = counts.copy()
+    count_unions(*D, reach_indptr, rows, blocked, unions, local)
+    blocked &= _sum_by_supernode(unions, reach_indptr) < _BLOCKED_BELOW * each
+    counts = np.where(np.repeat(blocked, tall), unions, counts)
+    source_indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
 
     columns = np.argsort(pattern.supernode, kind="stable").astype(np.int32)
     weights = np.bincount(pattern.supernode, minlength=tall.size)
-    panels, pitch = _cut_panels(tall, weights, dense)
+    panels, pitch = _cut_panels(tall, weights, blocked)
     sources = np.empty(source_indptr[-1], np.int64)
-    fill_sources(*D, reach_indptr, rows, source_indptr, pitch, sources, local)
+    block_of = np.empty(units, np.int64)
+    fill_sources(*D, reach_indptr, rows, source_indptr, blocked, pitch, sources, local, block_of)
 
     I = pattern.immediate_indptr, pattern.immediate_indices  # noqa: E741
     scratch = np.empty(units, np.int64), np.empty((units, 3), np.int64)
@@ -120,12 +137,14 @@ def lower(pattern: ReachPattern) -> Program:
 
 
 def _cut_panels(
-    tall: NDArray[np.int64], weights: NDArray[np.int64], dense: NDArray[np.bool_]
+    tall: NDArray[np.int64], weights: NDArray[np.int64], blocked: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Cut each supernode's columns into panels; return them and the scratch pitch of each."""
     fits = _SCRATCH // np.maximum(tall, 1) // SLACK * SLACK
     limit = np.clip(fits, SLACK, _MAX_WIDTH)
     pieces = np.maximum(-(-weights // limit), 1)
+    # Pieces of equal width: a narrow last one would cost as many indices as a wide one.
+    limit = np.maximum(_round_up(-(-weights // pieces), SLACK), 1)
     supernode = np.repeat(np.arange(tall.size), pieces)
     piece = np.arange(supernode.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     first = np.cumsum(weights) - weights
@@ -146,7 +165,7 @@ def _cut_panels(
     panels[:-1, 3] = stride
     panels[:-1, 4] = pitch[supernode]
     panels[:-1, 5] = first[supernode] + piece * limit[supernode]
-    panels[:-1, 7] = dense[supernode]
+    panels[:-1, 7] = blocked[supernode]
     return panels, pitch
 
 
@@ -160,7 +179,7 @@ def cut_work(program: Program, batch: int, threads: int) -> NDArray[np.int64]:
     supernode, width = panels[:-1, 0], panels[:-1, 2]
     tall = np.diff(indptr)
     sources = np.diff(program.source_indptr[indptr])
-    per_vector = np.where(panels[:-1, 7], tall[supernode] ** 2 // 2, sources[supernode])
+    per_vector = sources[supernode] * np.where(panels[:-1, 7], BLOCK // 2, 1)
     vectors = -(-width // SLACK)
     work = np.cumsum(batch * (vectors * (per_vector + 2 * tall[supernode]) + _PANEL))
     threads = int(min(threads, work.size, max(1, work[-1] // _SHARE)))

@@ -14,6 +14,7 @@ import sparsegrad.program
 from sparsegrad.influence import Influence
 from sparsegrad.kernels import panels as panel_kernels
 from sparsegrad.kernels import panels_contract, panels_update, panels_update_and_contract
+from sparsegrad.kernels.simd import WIDE
 from sparsegrad.pattern import reach
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
@@ -109,23 +110,25 @@ def test_panels_of_every_width(width, n, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("units", [16, 17, 19] if INTERPRETED else [16, 17, 18, 19, 40])
-def test_full_dynamics_take_the_dense_product(units, dtype, monkeypatch):
-    monkeypatch.setattr(sparsegrad.program, "_DENSE_FROM", 0.5)
-    net = full_net(units, 7)
-    J = Influence(reach(*net, n=2))
-    assert J.program.any_dense
-    assert J.program.sources.size == 0
-    assert error(net, 2, dtype, batch=2) <= allowed(net, 2)
-    monkeypatch.setattr(sparsegrad.program, "_DENSE_FROM", 2.0)
-    assert not Influence(reach(*net, n=2)).program.any_dense
-    assert error(net, 2, dtype, batch=2) <= allowed(net, 2)
+@pytest.mark.parametrize("units", [16, 17, 18] if INTERPRETED else [16, 17, 18, 40])
+@pytest.mark.parametrize("width", [1, 4, 8])
+def test_full_products_go_in_blocks_of_rows(units, width, dtype, monkeypatch, rng):
+    """One, four, eight vectors; a last block of one, two, three rows; D full and half full."""
+    for density in (1.0, 0.6):
+        monkeypatch.setattr(sparsegrad.program, "_BLOCKED_BELOW", 0.9)
+        dynamics, immediate = full_net(units, 1 + width * 128 // (2 * units))
+        net = dynamics & (rng.random(dynamics.shape) < density), immediate
+        assert Influence(reach(*net, n=3)).program.any_blocked
+        assert error(net, 3, dtype, batch=2) <= allowed(net, 2)
+        monkeypatch.setattr(sparsegrad.program, "_BLOCKED_BELOW", 0.0)
+        assert not Influence(reach(*net, n=3)).program.any_blocked
+        assert error(net, 3, dtype, batch=2) <= allowed(net, 2)
 
 
-def test_supernode_without_sources_is_no_dense_product():
+def test_supernode_without_sources_is_not_blocked():
     """One weight writes 20 units that do not feed each other: D[R, R] is empty, not full."""
     net = np.zeros((20, 20), bool), np.ones((20, 3), bool)
-    assert not Influence(reach(*net)).program.any_dense
+    assert not Influence(reach(*net)).program.any_blocked
     assert error(net, 2, "float64") <= allowed(net)
 
 
@@ -338,16 +341,17 @@ def low_level(J):
     guard = 1e30
     influence = np.zeros((J.batch, J.program.size + 8), J.dtype)
     influence[:, -8:] = guard
-    dense = np.zeros((J.batch, J.pattern.shape[1] ** 2 if J.program.any_dense else 0), J.dtype)
+    dense = np.zeros((J.batch, J.pattern.shape[1] ** 2 if J.program.any_blocked else 0), J.dtype)
     return influence, dense, np.zeros(J.program.scratch_size, J.dtype), guard
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("dense", [False, True])
-def test_kernels_from_a_users_own_loop(dtype, dense, rng):
+@pytest.mark.parametrize("blocked", [False, True])
+def test_kernels_from_a_users_own_loop(dtype, blocked, rng):
     """A whole loop over time inside njit; nothing is written beyond what J says that it needs."""
-    net = full_net(17, 3) if dense else random_sparse(rng, 9, 2, 13)
+    net = full_net(17, 3) if blocked else random_sparse(rng, 9, 2, 13)
     J = Influence(reach(*net, n=2), 2, dtype)
+    assert J.program.any_blocked == (blocked and WIDE)
     influence, full, scratch, guard = low_level(J)
     steps = [values(rng, net, 2, dtype) for _ in range(STEPS)]
     Ds, immediates = map(
