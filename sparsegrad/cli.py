@@ -1,4 +1,4 @@
-"""The command line: `sparsegrad profile`, and room for more.
+"""The command line: `sparsegrad profile`, and the commands of `sparsegrad.commands`.
 
 Parsing and the ways out live here; the work is in `sparsegrad.profile` and `sparsegrad.report`.
 Heavy modules (Numba, rich, matplotlib) are imported by the command that needs them, so that
@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from sparsegrad.commands import add_compare, add_train
 
 if TYPE_CHECKING:
     from sparsegrad.profile import Point, Sweep
@@ -86,7 +88,7 @@ def _parser() -> _Parser:
         "--version", action="version", version=f"sparsegrad {version(DISTRIBUTION)}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_profile,):
+    for add in (_add_profile, add_train, add_compare):
         add(commands)
     return parser
 

@@ -1,0 +1,199 @@
+"""Comparisons: methods side by side, and gradients along one trajectory."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numba
+import numpy as np
+import pytest
+
+from sparsegrad import cli
+from sparsegrad.chunk import check_chunk
+from sparsegrad.compare import best_rates, results
+from sparsegrad.compare import plan as plan_runs
+from sparsegrad.methods import RTRL, SnAp
+from sparsegrad.passive import Follower, compare_gradients
+from sparsegrad.settings import Settings
+
+compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")
+NET = ["--units", "8", "--sparsity", "50%", "--batch", "2"]
+TINY = {"units": 8, "sparsity": 0.5, "batch": 2}
+
+
+def run(capsys, *arguments):
+    try:
+        status = cli.main([str(argument) for argument in arguments])
+    except SystemExit as leaving:
+        status = leaving.code
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@compiled_only
+def test_methods_rates_and_seeds_side_by_side(tmp_path, capsys):
+    arguments = ["compare", "copy", *NET, "--methods", "rtrl,rflo", "--rates", "1e-2", "1e-6",
+                 "--seeds", 0, 1, "--tokens", 1500, "--out", tmp_path]  # fmt: skip
+    status, out, err = run(capsys, *arguments)
+    assert status == 0
+    heading, best, *_ = out.splitlines()
+    assert heading.split()[:3] == ["method", "best", "rate"]
+    assert best.split()[1] == "0.01"  # at 1e-6 nothing is learned
+    with open(tmp_path / "compare.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["rate"], row["seed"]) for row in rows] == [
+        (method, rate, seed)
+        for method in ("rtrl", "rflo")
+        for rate in ("0.01", "1e-06")
+        for seed in ("0", "1")
+    ]
+    assert all(row["status"] == "finished" and int(row["tokens"]) >= 1500 for row in rows)
+    content = json.loads((tmp_path / "compare.json").read_text())
+    assert content["measure"] == "length"
+    assert len(content["curves"]) == 8
+    assert [line["runs"] for line in content["best"]] == [2, 2]
+    assert (tmp_path / "compare.png").read_bytes()[:4] == b"\x89PNG"
+    assert "[8/8]" in err
+
+    stamps = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("runs/*/metrics.jsonl"))]
+    again = run(capsys, *arguments)
+    assert again[0] == 0
+    assert again[1] == out  # nothing is run twice
+    assert stamps == [
+        path.stat().st_mtime_ns for path in sorted(tmp_path.glob("runs/*/metrics.jsonl"))
+    ]
+    status, _, err = run(capsys, *arguments, "--units", 9)
+    assert status == 2
+    assert "must hold runs of these settings: units is 8" in err
+
+
+@compiled_only
+def test_a_comparison_stopped_by_ctrl_c_goes_on(tmp_path):
+    command = [sys.executable, "-m", "sparsegrad.cli", "compare", "copy", *NET, "--methods", "rflo",
+               "--seeds", "0", "1", "--jobs", "1", "--tokens", "20k", "--report", "100",
+               "--out", str(tmp_path)]  # fmt: skip
+    first = tmp_path / "runs" / "rflo_rate-0.001_seed-0"
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (first / "metrics.jsonl").exists() or not (first / "metrics.jsonl").stat().st_size:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "the same command goes on" in err
+    stopped = json.loads((first / "summary.json").read_text())
+    assert stopped["status"] == "interrupted"
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
+    tokens = [line["tokens"] for line in lines]
+    assert tokens == sorted(set(tokens))
+    assert tokens[-1] >= 20_000
+
+
+def test_the_best_rate_is_chosen_over_the_seeds():
+    def row(rate, seed, value, status="finished"):
+        return {"method": "a", "rate": rate, "seed": seed, "value": value, "status": status,
+                "tokens_per_second": 10.0}  # fmt: skip
+
+    rows = [row(1, 0, 3.0), row(1, 1, 5.0), row(2, 0, 9.0), row(2, 1, 1.0, "diverged")]
+    (higher,) = best_rates(rows, higher_is_better=True)
+    assert (higher["rate"], higher["mean"], higher["diverged"]) == (2, 5.0, 1)
+    (lower,) = best_rates(rows, higher_is_better=False)
+    assert (lower["rate"], lower["mean"], lower["low"], lower["high"]) == (1, 4.0, 3.0, 5.0)
+    assert lower["std"] == pytest.approx(np.sqrt(2))
+
+
+def test_what_cannot_be_compared_is_said_in_a_line(tmp_path, capsys):
+    for arguments, message in (
+        (["--methods", "snip"], "method must be one of"),
+        (["--methods", "rflo", "--rates", "x"], "rate must be a number"),
+        (["--methods", "rflo", "--seed", "1"], "--seed goes with --passive"),
+        (["--methods", "rflo", "--jobs", "0"], "jobs must be a whole number"),
+        (["--methods", "bptt", "--passive"], "must have methods that go forward in time"),
+        ([], "required: --methods"),
+    ):
+        status, _, err = run(capsys, "compare", "copy", *arguments, "--out", tmp_path)
+        assert status == 2
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_a_run_without_reports_has_a_row(tmp_path):
+    entries = plan_runs({"task": "copy", **TINY}, ["rflo"], [0.1], [0], tmp_path)
+    (row,) = results(entries, "length")
+    assert (row["status"], row["tokens"], row["value"]) == ("unfinished", 0, None)
+    (line,) = best_rates([row], higher_is_better=False)
+    assert line["mean"] == np.inf
+
+
+# along one trajectory
+
+
+def passive(methods, cell="gru", **more):
+    settings = {**TINY, "tokens": 120, "dtype": "float64", "report": 60, "cell": cell, **more}
+    return compare_gradients(Settings("copy", **{"method": "rtrl", **settings}), methods)
+
+
+def whole(rows, method, key):
+    return [row[key] for row in rows if (row["method"], row["tensor"]) == (method, "all")]
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_estimates_are_as_far_from_exact_as_they_must_be(cell):
+    rows = passive(["rtrl", "snap:1", "snap:9", "uoro", "rflo"], cell)
+    assert whole(rows, "rtrl", "cosine") == pytest.approx([1, 1])
+    assert whole(rows, "snap:9", "cosine") == pytest.approx([1, 1])  # saturated
+    assert whole(rows, "snap:9", "norm_ratio") == pytest.approx([1, 1])
+    assert whole(rows, "snap:9", "dropped_mass") == pytest.approx([0, 0], abs=1e-12)
+    assert all(0.3 < cosine < 0.9999 for cosine in whole(rows, "snap:1", "cosine"))
+    assert np.mean(whole(rows, "uoro", "cosine")) < np.mean(whole(rows, "snap:1", "cosine"))
+    assert np.mean(whole(rows, "snap:1", "dropped_mass")) > 1e-3
+    assert {row["tensor"] for row in rows} >= {"all", "weight_hh", "weight_ih", "bias_hh"}
+
+
+def test_followers_change_nothing():
+    settings = Settings("copy", **TINY, tokens=100, method="snap:1", dtype="float64")
+    alone = passive(["rtrl"], method="snap:1")
+    beside = passive(["snap:2", "rflo", "rtrl", "uoro"], method="snap:1")
+    assert settings.make_task().length == 1
+    assert whole(alone, "rtrl", "steps") == whole(beside, "rtrl", "steps")
+    again = passive(["snap:2"], method="snap:1")
+    assert whole(again, "snap:2", "cosine") == whole(beside, "snap:2", "cosine")
+
+
+@pytest.mark.parametrize(("cell", "n"), [("gru", 1), ("lstm", 2), ("rnn", 2)])
+def test_the_bound_holds_at_every_step(cell, n):
+    settings = Settings("copy", **{**TINY, "sparsity": 0.8}, cell=cell, dtype="float64", rate=0.03)
+    task = settings.make_task()
+    task.length = 6
+    learner = settings.make_learner(task)
+    exact, follower = Follower(learner, RTRL(), 1), Follower(learner, SnAp(n), 1)
+    tight = 0
+    for _ in range(3):
+        drawn = task.draw()
+        for t in range(len(drawn.xs)):
+            one = tuple(array[t : t + 1] for array in drawn)
+            chunk = check_chunk(learner.cell, learner.readout, learner.batch, *one)
+            exact.step(chunk)
+            follower.step(chunk)
+            error = exact._influence() - follower._influence()
+            size = float(np.linalg.norm(error.data))
+            assert size <= follower.bound * (1 + 1e-9) + 1e-12
+            tight += 0 < follower.bound < 3 * size
+            learner.run(*one)
+    assert tight > 0  # and it is no bound of a million
+
+
+@compiled_only
+def test_passive_leaves_its_files(tmp_path, capsys):
+    status, out, _ = run(capsys, "compare", "copy", "--passive", *NET, "--methods", "snap:1,uoro",
+                         "--tokens", 200, "--every", 2, "--out", tmp_path)  # fmt: skip
+    assert status == 0
+    assert out.splitlines()[0].split()[:2] == ["method", "cosine"]
+    assert {"passive.csv", "passive.json", "passive.png"} <= set(os.listdir(tmp_path))
+    rows = json.loads((tmp_path / "passive.json").read_text())["rows"]
+    assert {row["method"] for row in rows} == {"snap:1", "uoro"}
