@@ -1,0 +1,208 @@
+"""Time whole steps of learning: what they cost beside the influence update, and beside BPTT.
+
+    overhead    share of a step of SnAp-2 that is not the influence update (forward, D, I, readout,
+                optimiser), and what a step costs on a net of one unit
+    bptt        a step of SnAp-1 over one of our own sparse BPTT, T = 64, both with one update a
+                window
+    peers       a step of SnAp-1 over one of jitted JAX BPTT (scan and grad) and over forward and
+                backward of eager torch.nn.GRU, both on the dense cell, T = 64, batch 1
+
+Contestants of a comparison take turns in one process on one thread; the ratio is that of their
+medians. Prints JSON lines.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numba
+import numpy as np
+
+from sparsegrad.cells import GRU, RNN, Cell
+from sparsegrad.kernels.snap import influence_step
+from sparsegrad.learner import OnlineLearner
+from sparsegrad.methods import BPTT, Method, SnAp
+from sparsegrad.optimizers import SGD, Adam
+from sparsegrad.readout import Linear
+
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+ONE_THREAD["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+WINDOW = 64
+OUTPUTS = 8
+NETS = ((128, 0.75, 1), (128, 0.75, 16), (256, 0.9375, 1), (256, 0.9375, 16), (512, 0.984375, 16))
+TOY = ((12, 0.5, 2),)
+
+
+@numba.njit
+def _influence_alone(program: Any, numbers: Any, delta: Any, grad: Any, steps: int) -> None:
+    for _ in range(steps):
+        influence_step(program, numbers, True, delta, grad)
+
+
+def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return each contestant's median seconds over rounds in which all take one turn."""
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    for run in contestants.values():
+        run()
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            samples[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in samples.items()}
+
+
+def stream(cell: Cell, batch: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    xs = rng.standard_normal((steps, batch, cell.inputs)).astype(cell.dtype)
+    return xs, rng.integers(0, OUTPUTS, (steps, batch))
+
+
+def learner(cell: Cell, method: Method, batch: int, **options: Any) -> OnlineLearner:
+    readout = Linear(OUTPUTS, "cross_entropy")
+    optimizer = options.pop("optimizer", SGD(1e-5))
+    return OnlineLearner(cell, readout, method, optimizer, batch=batch, threads=1, **options)
+
+
+def overhead(nets: tuple[tuple[int, float, int], ...], rounds: int) -> Iterator[dict[str, Any]]:
+    for units, sparsity, batch in nets:
+        cell = GRU(32, units, sparsity=sparsity)
+        whole = learner(cell, SnAp(2), batch, optimizer=Adam(1e-5))
+        steps = 8
+        xs, targets = stream(cell, batch, steps)
+        engine: Any = whole._engine
+        delta, grad = whole._streams.state_grad, np.zeros_like(whole._learner.grad)
+        alone = engine.influence.program, engine._numbers, delta, grad, steps
+        seconds = take_turns(
+            {
+                "step": lambda w=whole, x=xs, y=targets: w.run(x, y),
+                "influence": lambda a=alone: _influence_alone(*a),
+            },
+            rounds,
+        )
+        yield {
+            "what": "overhead",
+            "net": f"GRU {units} @ {sparsity:.2%}, batch {batch}, SnAp-2",
+            "step_us": seconds["step"] / steps * 1e6,
+            "share": 1 - seconds["influence"] / seconds["step"],
+        }
+    tiny = learner(RNN(1, 1), SnAp(1), 1)
+    xs, targets = stream(tiny.cell, 1, 20_000)
+    seconds = take_turns({"step": lambda: tiny.run(xs, targets)}, rounds)
+    yield {"what": "overhead", "net": "RNN of one unit", "step_us": seconds["step"] / 20_000 * 1e6}
+
+
+def against_bptt(nets: tuple[tuple[int, float, int], ...], rounds: int) -> Iterator[dict[str, Any]]:
+    for units, sparsity, batch in nets:
+        cell = GRU(32, units, sparsity=sparsity)
+        xs, targets = stream(cell, batch, WINDOW)
+        snap = learner(cell, SnAp(1), batch, update_every=WINDOW)
+        bptt = learner(cell, BPTT(WINDOW), batch)
+        seconds = take_turns(
+            {
+                "snap": lambda s=snap, x=xs, y=targets: s.run(x, y),
+                "bptt": lambda b=bptt, x=xs, y=targets: b.run(x, y),
+            },
+            rounds,
+        )
+        yield {
+            "what": "SnAp-1 over our BPTT",
+            "net": f"GRU {units} @ {sparsity:.2%}, batch {batch}",
+            "step_us": seconds["snap"] / WINDOW * 1e6,
+            "ratio": seconds["snap"] / seconds["bptt"],
+        }
+
+
+def torch_step(units: int, inputs: int) -> Callable[[], object]:
+    import torch
+
+    torch.set_num_threads(1)
+    net, readout = torch.nn.GRU(inputs, units), torch.nn.Linear(units, OUTPUTS)
+    x, y = torch.randn(WINDOW, 1, inputs), torch.randint(0, OUTPUTS, (WINDOW,))
+
+    def run() -> None:
+        net.zero_grad()
+        readout.zero_grad()
+        h, _ = net(x)
+        torch.nn.functional.cross_entropy(readout(h[:, 0]), y, reduction="sum").backward()
+
+    return run
+
+
+def jax_step(units: int, inputs: int) -> Callable[[], object]:
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> Any:
+        return jnp.asarray(rng.standard_normal(shape) / np.sqrt(shape[-1]), jnp.float32)
+
+    weights = draw(3 * units, inputs), draw(3 * units, units), draw(OUTPUTS, units)
+    biases = jnp.zeros((2, 3 * units), jnp.float32)
+    xs = jnp.asarray(rng.standard_normal((WINDOW, inputs)), jnp.float32)
+    ys = jnp.asarray(rng.integers(0, OUTPUTS, WINDOW))
+
+    def loss(parameters: Any) -> Any:
+        (w_ih, w_hh, out), bias = parameters
+
+        def step(h: Any, data: Any) -> Any:
+            a, b = w_ih @ data[0] + bias[0], w_hh @ h + bias[1]
+            r = jax.nn.sigmoid(a[:units] + b[:units])
+            z = jax.nn.sigmoid(a[units : 2 * units] + b[units : 2 * units])
+            n = jnp.tanh(a[2 * units :] + r * b[2 * units :])
+            h = n + z * (h - n)
+            return h, -jax.nn.log_softmax(out @ h)[data[1]]
+
+        return jax.lax.scan(step, jnp.zeros(units), (xs, ys))[1].sum()
+
+    gradient = jax.jit(jax.value_and_grad(loss))
+    return lambda: jax.block_until_ready(gradient((weights, biases)))
+
+
+def against_peers(units: int, sparsity: float, rounds: int) -> Iterator[dict[str, Any]]:
+    cell = GRU(32, units, sparsity=sparsity)
+    xs, targets = stream(cell, 1, WINDOW)
+    snap = learner(cell, SnAp(1), 1, update_every=WINDOW)
+    contestants: dict[str, Callable[[], object]] = {"snap": lambda: snap.run(xs, targets)}
+    for name, make in (("torch", torch_step), ("jax", jax_step)):
+        try:
+            contestants[name] = make(units, 32)
+        except ImportError as error:
+            yield {"what": f"SnAp-1 over {name}", "skipped": str(error)}
+    seconds = take_turns(contestants, rounds)
+    for name in contestants:
+        if name != "snap":
+            yield {
+                "what": f"SnAp-1 over {name}, dense BPTT",
+                "net": f"GRU {units} @ {sparsity:.2%}, batch 1",
+                "step_us": seconds["snap"] / WINDOW * 1e6,
+                "ratio": seconds["snap"] / seconds[name],
+            }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--toy", action="store_true", help="small nets, one round: does it run?")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    if os.environ.get("XLA_FLAGS") != ONE_THREAD["XLA_FLAGS"]:  # read when the libraries load
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ONE_THREAD})
+    nets, rounds = (TOY, 1) if options.toy else (NETS, options.rounds)
+    for lines in (
+        overhead(nets, rounds),
+        against_bptt(nets, rounds),
+        against_peers(12 if options.toy else 128, 0.75, rounds),
+    ):
+        for line in lines:
+            json.dump(line, sys.stdout)
+            print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
