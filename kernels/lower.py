@@ -52,16 +52,27 @@ def count_sources(
 def order_rows(
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,)  in
     reach_indices: NDArray[np.int32],  # (rows,)           in
-    counts: NDArray[np.int32],  # (rows,)                  in/out, in the new order
+    counts: NDArray[np.int32],  # (rows,)                  in
     rows: NDArray[np.int32],  # (rows,)                    out, the unit of each panel row
+    ordered: NDArray[np.int32],  # (rows,)                 out, the counts in the new order
+    starts: NDArray[np.int64],  # (largest count + 2,)     scratch, zero on entry and exit
 ) -> None:
-    """Order the rows of each supernode by their number of sources (stable)."""
+    """Order the rows of each supernode by their number of sources: a stable counting sort."""
     for s in range(len(reach_indptr) - 1):
         first, last = reach_indptr[s], reach_indptr[s + 1]
-        order = np.argsort(counts[first:last], kind="mergesort")
-        counts[first:last] = counts[first:last][order]
-        for q in range(last - first):
-            rows[first + q] = reach_indices[first + order[q]]
+        most = 0
+        for r in range(first, last):
+            starts[counts[r] + 1] += 1
+            most = max(most, counts[r])
+        for c in range(most):
+            starts[c + 1] += starts[c]
+        for r in range(first, last):
+            place = first + starts[counts[r]]
+            starts[counts[r]] += 1
+            rows[place] = reach_indices[r]
+            ordered[place] = counts[r]
+        for c in range(most + 2):
+            starts[c] = 0
 
 
 # sources of a block of rows:  ∪ over its rows i of {m : D[i, m] ≠ 0 and m ∈ R}

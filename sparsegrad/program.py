@@ -108,8 +108,10 @@ def lower(pattern: ReachPattern) -> Program:
     D = pattern.dynamics_indptr, pattern.dynamics_indices
     count_sources(*D, reach_indptr, reach_indices, counts, local)
 
-    rows = np.empty(reach_indices.size, np.int32)
-    order_rows(reach_indptr, reach_indices, counts, rows)
+    rows, ordered = np.empty_like(counts), np.empty_like(counts)
+    starts = np.zeros(counts.max(initial=0) + 2, np.int64)
+    order_rows(reach_indptr, reach_indices, counts, rows, ordered, starts)
+    counts = ordered
 
     # A union of three is at least a third of the sum, which rules most supernodes out at once.
     each = _sum_by_supernode(counts, reach_indptr)
