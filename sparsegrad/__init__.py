@@ -1,12 +1,31 @@
-"""Real-time recurrent learning on sparse networks: SnAp-n and exact RTRL on fixed patterns."""
+"""Real-time recurrent learning on sparse networks: SnAp-n and exact RTRL on fixed patterns.
 
-from sparsegrad.cells import GRU, LSTM, RNN, Cell, check_cell
-from sparsegrad.influence import Influence
-from sparsegrad.learner import OnlineLearner
-from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
-from sparsegrad.optimizers import SGD, Adam, AdamW
-from sparsegrad.pattern import ReachPattern, reach
-from sparsegrad.readout import MLP, Linear
+Names are imported when they are first used: `import sparsegrad` itself takes no time, and who
+needs the engine alone does not wait for the cells and methods.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsegrad.cells import GRU, LSTM, RNN, Cell, check_cell
+    from sparsegrad.influence import Influence
+    from sparsegrad.learner import OnlineLearner
+    from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
+    from sparsegrad.optimizers import SGD, Adam, AdamW
+    from sparsegrad.pattern import ReachPattern, reach
+    from sparsegrad.readout import MLP, Linear
+
+_HOMES = {
+    "cells": ("GRU", "LSTM", "RNN", "Cell", "check_cell"),
+    "influence": ("Influence",),
+    "learner": ("OnlineLearner",),
+    "methods": ("BPTT", "RFLO", "RTRL", "UORO", "SnAp"),
+    "optimizers": ("SGD", "Adam", "AdamW"),
+    "pattern": ("ReachPattern", "reach"),
+    "readout": ("MLP", "Linear"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,3 +49,17 @@ __all__ = [
     "check_cell",
     "reach",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "kernels":
+        return import_module("sparsegrad.kernels")
+    if name not in _HOME:
+        raise AttributeError(f"module 'sparsegrad' has no attribute {name!r}")
+    value = getattr(import_module(f"sparsegrad.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,96 @@
+"""What the package is from outside: its names, what importing it loads, its kernels' rules."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import sparsegrad
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNELS = sorted((ROOT / "kernels").glob("*.py"))
+LIBRARY = sorted((ROOT / "sparsegrad").rglob("*.py"))
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+
+
+def imports(path):
+    """Every module that a file imports, with relative names made absolute within kernels/."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield f"sparsegrad.kernels.{node.module}" if node.level else node.module
+
+
+def test_every_public_name_is_there():
+    for name in sparsegrad.__all__:
+        assert getattr(sparsegrad, name).__name__ == name
+    assert set(sparsegrad.__all__) <= set(dir(sparsegrad))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = sparsegrad.nothing
+
+
+def test_import_loads_nothing_heavy():
+    done = run(
+        "import sys, sparsegrad; print(sorted({'numba', 'scipy', 'torch'} & {*sys.modules}))"
+    )
+    assert done.stdout.strip() == "[]"
+    # The engine needs numba and no scipy.sparse, which takes a third as long again to import.
+    done = run("import sys; from sparsegrad import reach, Influence; print(*sys.modules)")
+    assert "numba" in done.stdout.split()
+    assert "scipy.sparse" not in done.stdout.split()
+
+
+def test_kernels_are_no_package_of_their_own():
+    done = subprocess.run(
+        [sys.executable, "-c", "import kernels"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert "import these kernels as sparsegrad.kernels" in done.stderr
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
+def test_kernels_import_numba_and_numpy_alone(path):
+    allowed = ("numba", "numpy", "llvmlite", "sparsegrad.kernels", "typing", "collections")
+    assert KERNELS
+    for module in imports(path):
+        assert module.startswith(allowed), f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
+def test_kernels_raise_nothing(path):
+    """But for the guard of the package, and pointer()'s twin, which stands for a typing error."""
+    raising = [
+        node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)
+    ]
+    assert len(raising) <= (path.stem in ("__init__", "simd"))
+
+
+def test_library_imports_neither_tests_nor_perf():
+    for path in LIBRARY:
+        for module in imports(path):
+            assert module.split(".")[0] not in ("tests", "perf", "oracle", "nets"), path
+
+
+def test_run_time_needs_numba_numpy_and_scipy_alone():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = sorted(need.split(">")[0] for need in project["dependencies"])
+    assert names == ["numba", "numpy", "scipy"]
+    assert {"cli", "plot", "torch", "jax", "test", "perf", "all"} <= set(
+        project["optional-dependencies"]
+    )
+    assert not any(need.startswith("torch") for need in project["optional-dependencies"]["test"])
+
+
+def test_every_package_is_listed():
+    """Setuptools installs what pyproject lists, and nothing else."""
+    listed = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    )
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in LIBRARY}
+    assert listed == there | {"sparsegrad.kernels"}
