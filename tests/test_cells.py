@@ -7,6 +7,7 @@ import pytest
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.kernels import cells as kernels
+from sparsegrad.kernels.elementwise import tanh_row
 
 CELLS = [RNN, GRU, LSTM]
 
@@ -249,3 +250,15 @@ def test_bad_dense_arrays_are_refused() -> None:
 def test_an_uncompiled_update_is_refused() -> None:
     with pytest.raises(TypeError, match=r"decorate it with numba\.njit"):
         CellKind(update=lambda *_: None, maps=(Map(),))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 5e-7), ("float64", 0)])
+def test_tanh_is_accurate_over_its_whole_range(dtype: str, tolerance: float) -> None:
+    ends = np.array([0.0, 1e-30, 1e-4, 7.9, 8.0, 100.0, 3e38])
+    x = np.concatenate([np.linspace(-12, 12, 4001), ends, -ends]).astype(dtype)
+    y = np.empty_like(x)
+    tanh_row(1.0, x, y)
+    exact = np.tanh(x.astype("float64"))
+    np.testing.assert_allclose(y, exact, rtol=max(tolerance, 1e-15), atol=0)
+    tanh_row(1.0, np.array([np.nan], dtype), y[:1])
+    assert np.isnan(y[0])

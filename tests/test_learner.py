@@ -531,3 +531,10 @@ def test_results_are_bitwise_the_same_for_any_number_of_threads(method: Any) -> 
         results.append(snapshot(learner) | {"losses": losses})
     assert_equal(results[0], results[1])
     assert_equal(results[0], results[2])
+
+
+def test_an_influence_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: 100_000)
+    with pytest.raises(MemoryError) as caught:
+        make(RTRL(), batch=1000)
+    assert "\n" not in str(caught.value)
