@@ -204,12 +204,15 @@ def _readout(about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Linear 
     kind = _READOUTS[about["kind"]]
     names = ("weight", "bias") if kind is Linear else ("hidden_weight", "hidden_bias", "weight",
                                                        "bias")  # fmt: skip
-    sizes = {"outputs": about["outputs"]} | ({} if kind is Linear else {"hidden": about["hidden"]})
+    sizes: dict[str, Any] = {"outputs": about["outputs"]} | (
+        {} if kind is Linear else {"hidden": about["hidden"]}
+    )
+    weights: dict[str, Any] = {name: tensors[f"readout.{name}"] for name in names}
     readout: Linear | MLP = kind(
         **sizes,
         loss=about["loss"],
         seed=about["seed"],
-        **{name: tensors[f"readout.{name}"] for name in names},
+        **weights,
     )
     return readout
 
@@ -223,7 +226,8 @@ def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[An
     kind = _CELLS[about["kind"]]
     bare = kind(1, 1)  # knows its maps, and with them the shapes of the dense arrays
     bare.inputs, bare.units = about["inputs"], about["units"]
-    dense, masks = {}, {}
+    dense: dict[str, Any] = {}
+    masks: dict[str, Any] = {}
     for name in about["names"]:
         shape = bare._dense_shape(name)
         place = tensors[f"cell.{name}.place"]

@@ -145,7 +145,8 @@ def compare_gradients(
     sums = {name: _Means(tensors) for name in names}
     rows: list[dict[str, Any]] = []
     tokens, reported = 0, 0
-    while tokens < (settings.tokens or 0):
+    budget, every_report = settings.tokens or 0, settings.report or 1
+    while tokens < budget:
         drawn = task.draw()
         steps = len(drawn.xs)
         if settings.update == "sequence":
@@ -162,7 +163,7 @@ def compare_gradients(
             losses[t] = learner.run(*one)[0]
         task.hear(losses.sum() * learner.batch / drawn.weights.sum())
         tokens += drawn.weights.size
-        if tokens // settings.report > reported // settings.report or tokens >= settings.tokens:
+        if tokens // every_report > reported // every_report or tokens >= budget:
             reported = tokens
             for name in names:
                 rows += [{"method": name, "tokens": tokens} | row for row in sums[name].take()]

@@ -148,8 +148,8 @@ def _arrays(path: Path, file: BinaryIO, header: dict[str, Any]) -> dict[str, NDA
     return arrays
 
 
-def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    return array.reshape(-1).view(np.uint8)
+def _bytes(array: NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _digest(arrays: dict[str, NDArray[Any]], text: str) -> str:

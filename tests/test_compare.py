@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -197,3 +198,32 @@ def test_passive_leaves_its_files(tmp_path, capsys):
     assert {"passive.csv", "passive.json", "passive.png"} <= set(os.listdir(tmp_path))
     rows = json.loads((tmp_path / "passive.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {"snap:1", "uoro"}
+
+
+# the paper's claims
+
+
+CLAIMS = Path(__file__).parent.parent / "perf" / "claims.py"
+
+
+@compiled_only
+@pytest.mark.skipif(not CLAIMS.is_file(), reason="perf/ is not here")
+def test_claims_run_at_toy_size(tmp_path):
+    def claims(*numbers):
+        return subprocess.run(
+            [sys.executable, CLAIMS, *numbers, "--toy", "--tokens", "100", "--seconds", "0.05",
+             "--seeds", "0", "--rates", "1e-3", "--out", tmp_path],
+            capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = claims("1", "5")
+    assert done.returncode == 0, done.stderr
+    decided = [line for line in done.stdout.splitlines() if line[:3] in ("yes", "no ")]
+    assert [line.split()[1] for line in decided] == ["1", "1", "5"]
+    assert claims("6").returncode == 0
+    content = json.loads((tmp_path / "claims.json").read_text())
+    assert [row["claim"] for row in content["claims"]] == [1, 1, 5, 6]
+    assert all(isinstance(row["holds"], bool) for row in content["claims"])
+    refused = claims("7")
+    assert refused.returncode == 2
+    assert "claims must lie in" in refused.stderr
