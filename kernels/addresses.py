@@ -7,7 +7,6 @@ struct `sparsegrad_program` in sparsegrad.h is the same words.
 
 from typing import Any
 
-from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
@@ -30,7 +29,7 @@ def _pointer_to(dtype: Any) -> Any:
     def at(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             kind = context.get_value_type(sig.return_type)
-            return builder.inttoptr(builder.sext(args[0], ir.IntType(64)), kind)
+            return builder.inttoptr(args[0], kind)
 
         return types.CPointer(dtype)(types.int64), codegen
 
@@ -39,8 +38,16 @@ def _pointer_to(dtype: Any) -> Any:
 
 int32_at = _pointer_to(types.int32)
 int64_at = _pointer_to(types.int64)
-float32_at = _pointer_to(types.float32)
-float64_at = _pointer_to(types.float64)
+
+
+@intrinsic
+def real_at(typingctx: Any, address: Any, like: Any) -> Any:
+    """Read an int64 as the address of a number of the type of `like`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return types.CPointer(like)(types.int64, like), codegen
 
 
 @njit(cache=True, nogil=True)

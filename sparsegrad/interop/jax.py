@@ -1,0 +1,259 @@
+"""SnAp-n steps for JAX: J rides in the carry, and `jax.grad` becomes online learning.
+
+    snap_step = SnapStep(sparsegrad.GRU(32, 256, sparsity=0.9375), n=2)
+    params, carry = snap_step.params(), snap_step.carry(batch=16)
+
+    def loss(params, carry, x, target):
+        carry, h = snap_step(params, carry, x)
+        return cross_entropy(h, target), carry
+
+    (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params, carry, x, target)
+
+The gradient of a step's loss is J_tᵀ ∂L_t/∂s_t; none flows into the carry that a step is given, so
+that differentiating a whole `lax.scan` adds up the same online gradients (and stores J for every
+step: differentiate inside the scan's body where that is too much). A layer below gets the gradient
+of the current step only: what x did to earlier states is not in J.
+
+The kernels are reached through XLA's foreign function interface and run on the CPU, on one thread;
+J is updated in place where XLA can spare its old value. Nothing is registered before the first
+`SnapStep`, no global setting is changed. NaN in x or in the state flows on into J, as in all of
+JAX, until `reset`.
+"""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numba
+import numpy as np
+from numba import types
+
+from sparsegrad.cells import Cell
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.influence import Influence
+from sparsegrad.interop.c import sizes
+from sparsegrad.interop.window import parameter_order, present
+from sparsegrad.kernels import xla
+from sparsegrad.kernels.addresses import ARRAYS
+from sparsegrad.memory import require_memory
+from sparsegrad.pattern import ReachPattern, reach
+
+
+class Carry(NamedTuple):
+    """What goes from step to step.
+
+    Attributes
+    ----------
+    state : float array, (batch, components, units)
+        An LSTM has the components h and c.
+    influence : float array, (batch, size)
+        J, in panels.
+    """
+
+    state: Any
+    influence: Any
+
+
+class SnapStep:
+    """One time step of a cell, with its influence matrix.
+
+    Parameters
+    ----------
+    cell : GRU, LSTM or RNN
+        The structure, and the initial weights; it is not changed.
+    n : int or None
+        Steps of reach; None for exact RTRL.
+
+    Attributes
+    ----------
+    pattern : ReachPattern
+        Which entries of J are kept.
+
+    Raises
+    ------
+    TypeError
+        If the cell is not one of ours, or is of float64 while JAX has no float64.
+    RuntimeError
+        If compilation is switched off.
+    """
+
+    def __init__(self, cell: Cell, n: int | None = 2) -> None:
+        if not isinstance(cell, Cell) or cell.kind.update not in xla.KINDS:
+            raise TypeError(f"cell must be a GRU, LSTM or RNN of sparsegrad, got {cell!r}")
+        self._dtype = cell.dtype.name
+        if jnp.asarray(np.zeros(0, cell.dtype)).dtype != cell.dtype:
+            raise TypeError(
+                "a float64 cell must have jax_enable_x64, got it switched off: "
+                'jax.config.update("jax_enable_x64", True)'
+            )
+        _register(self._dtype)
+        self.cell = cell
+        pattern, dynamics = dynamics_pattern(cell)
+        self.pattern: ReachPattern = reach(pattern, immediate_pattern(cell), n)
+        influence = Influence(self.pattern, dtype=cell.dtype, threads=1)
+        self._sizes = sizes(influence)
+        self._block = _block(cell, dynamics, influence, self._sizes)
+        self._step = jax.custom_vjp(self._forward_alone)
+        self._step.defvjp(self._forward, self._backward)
+
+    def params(self) -> dict[str, jax.Array]:
+        """Return the cell's weights: under each of PyTorch's names the vector of those that exist.
+
+        Their order is that of ``dense[mask]``, row by row.
+        """
+        weights = self.cell.weights
+        return {n: jnp.array(weights[parameter_order(self.cell, n)]) for n in present(self.cell)}
+
+    def carry(self, batch: int = 1) -> Carry:
+        """Return state and J of `batch` sequences at their start: zero.
+
+        Raises
+        ------
+        MemoryError
+            If J does not fit.
+        """
+        cell, size = self.cell, self._sizes[4]
+        require_memory(size * batch * cell.dtype.itemsize, "J with its padding")
+        return Carry(
+            jnp.zeros((batch, cell.kind.components, cell.units), cell.dtype),
+            jnp.zeros((batch, size), cell.dtype),
+        )
+
+    def reset(self, carry: Carry, which: Any) -> Carry:
+        """Begin a new sequence where `which`, bool (batch,), is True: state and J are zero there.
+
+        Usable under `jit`.
+        """
+        which = jnp.asarray(which)
+        return Carry(
+            jnp.where(which[:, None, None], 0, carry.state),
+            jnp.where(which[:, None], 0, carry.influence),
+        )
+
+    def dense(self, params: dict[str, Any]) -> dict[str, jax.Array]:
+        """Return weights or their gradients in PyTorch's shapes and names, 0 where none exists."""
+        return {
+            name: jnp.zeros(mask.shape, self._dtype).at[mask].set(params[name])
+            for name, mask in self.cell.masks().items()
+        }
+
+    def __call__(self, params: dict[str, Any], carry: Carry, x: Any) -> tuple[Carry, jax.Array]:
+        """Make a time step.
+
+        Parameters
+        ----------
+        params : dict of float array, (existing weights,)
+            As `params` returns them.
+        carry : Carry
+            Of this step's batch.
+        x : float array, (batch, inputs)
+
+        Returns
+        -------
+        Carry
+            For the next step.
+        float array, (batch, units)
+            h.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has another shape or dtype; when the step is traced.
+        """
+        names = present(self.cell)
+        if set(params) != set(names):
+            raise ValueError(f"params must be {names}, got {tuple(params)}")
+        cell, batch = self.cell, carry.state.shape[0]
+        self._require("x", x, (batch, cell.inputs))
+        self._require("carry.state", carry.state, (batch, cell.kind.components, cell.units))
+        self._require("carry.influence", carry.influence, (batch, self._sizes[4]))
+        for name in names:
+            self._require(f"params[{name!r}]", params[name], (parameter_order(cell, name).size,))
+        weights = jnp.concatenate([params[name] for name in names])
+        state, influence = self._step(weights, x, carry.state, carry.influence)
+        return Carry(state, influence), state[:, 0]
+
+    def _require(self, name: str, array: Any, shape: tuple[int, ...]) -> None:
+        if jnp.result_type(array) != self.cell.dtype:
+            raise TypeError(f"{name} must be {self._dtype}, got {jnp.result_type(array)}")
+        if jnp.shape(array) != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {jnp.shape(array)}")
+
+    def _array(self, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, self._dtype)
+
+    def _call(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
+        cell, batch = self.cell, x.shape[0]
+        components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
+        _, p, d_nnz, i_nnz, size, dense, scratch = self._sizes[:7]
+        results = (
+            self._array(batch, components, units), self._array(batch, size),
+            self._array(batch, components, n_maps, units), self._array(p),
+            self._array(batch, d_nnz), self._array(batch, i_nnz), self._array(batch, dense),
+            self._array(scratch), self._array(units + cell.inputs + 1),
+            self._array(n_maps, units), self._array(components, components, units),
+        )  # fmt: skip
+        call = jax.ffi.ffi_call(
+            f"sparsegrad_step_{self._dtype}", results, input_output_aliases={4: 1}
+        )
+        return call(self._block, weights, x, state, influence)[:4]
+
+    def _forward_alone(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
+        return self._call(weights, x, state, influence)[:2]
+
+    def _forward(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
+        new_state, influence, d_pre, ordered = self._call(weights, x, state, influence)
+        return (new_state, influence), (influence, d_pre, ordered)
+
+    def _backward(self, residuals: Any, cotangents: Any) -> Any:
+        influence, d_pre, ordered = residuals
+        state_grad, _ = cotangents  # J is no output that a loss may look at
+        batch = d_pre.shape[0]
+        results = (
+            self._array(ordered.size), self._array(batch, self.cell.inputs),
+            self._array(ordered.size), self._array(self._sizes[6]),
+        )  # fmt: skip
+        call = jax.ffi.ffi_call(f"sparsegrad_pull_{self._dtype}", results)
+        grad, x_grad, *_ = call(self._block, ordered, d_pre, influence, state_grad)
+        return grad, x_grad, None, None
+
+
+@cache
+def _register(dtype: str) -> None:
+    """Compile the handlers of a float type and make them known to XLA."""
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError("XLA's handlers must be compiled, got NUMBA_DISABLE_JIT=1: unset it")
+    for name in ("step", "pull"):
+        handler = numba.cfunc(types.int64(types.int64), cache=True)(getattr(xla, f"{name}_{dtype}"))
+        jax.ffi.register_ffi_target(
+            f"sparsegrad_{name}_{dtype}", jax.ffi.pycapsule(handler.ctypes), platform="cpu"
+        )
+
+
+def _block(cell: Cell, dynamics: Any, influence: Influence, program_sizes: list[int]) -> np.ndarray:
+    """Write down cell and program as one array of bytes; see `kernels.xla`."""
+    maps, partials = cell.maps, cell.kind.partials
+    order = np.concatenate([parameter_order(cell, name) for name in present(cell)])
+    cell_sizes = [
+        cell.units, cell.inputs, cell.kind.components, len(cell.kind.maps),
+        xla.KINDS.index(cell.kind.update), partials.map_components.size,
+        partials.state_rows.size, dynamics.own_place.size, dynamics.run_source.size,
+        dynamics.weight.size,
+    ]  # fmt: skip
+    arrays = [getattr(influence.program, name) for name in ARRAYS]
+    cell_arrays = [
+        maps.indptr, maps.recurrent_end, maps.indices, *partials, *dynamics,
+        order.astype(np.int32),
+    ]  # fmt: skip
+    at = 64 * -(-xla.BLOCK_WORDS * 8 // 64)
+    offsets = []
+    for array in arrays + cell_arrays:
+        offsets.append(at)
+        at += 64 * -(-array.nbytes // 64)
+    block = np.zeros(at, np.uint8)
+    words = program_sizes + offsets[: len(arrays)] + cell_sizes + offsets[len(arrays) :]
+    block[: 8 * len(words)] = np.array(words, np.int64).view(np.uint8)
+    for offset, array in zip(offsets, arrays + cell_arrays, strict=True):
+        block[offset : offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view("u1")
+    return block
