@@ -202,18 +202,13 @@ def _optimizer(about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> SGD |
 
 def _readout(about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Linear | MLP:
     kind = _READOUTS[about["kind"]]
-    names = ("weight", "bias") if kind is Linear else ("hidden_weight", "hidden_bias", "weight",
-                                                       "bias")  # fmt: skip
-    sizes: dict[str, Any] = {"outputs": about["outputs"]} | (
-        {} if kind is Linear else {"hidden": about["hidden"]}
-    )
-    weights: dict[str, Any] = {name: tensors[f"readout.{name}"] for name in names}
-    readout: Linear | MLP = kind(
-        **sizes,
-        loss=about["loss"],
-        seed=about["seed"],
-        **weights,
-    )
+    sizes: tuple[str, ...] = ("outputs",)
+    arrays: tuple[str, ...] = ("weight", "bias")
+    if kind is MLP:
+        sizes, arrays = (*sizes, "hidden"), (*arrays, "hidden_weight", "hidden_bias")
+    given: dict[str, Any] = {name: about[name] for name in (*sizes, "loss", "seed")}
+    given |= {name: tensors[f"readout.{name}"] for name in arrays}
+    readout: Linear | MLP = kind(**given)
     return readout
 
 

@@ -200,13 +200,15 @@ def compare(arguments: argparse.Namespace) -> int:
     for name in SWEPT:
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} goes with --passive; name --{name}s instead")
-        given.pop(name, None)
     read = {
         name: [
             Settings.read({name: word}, "the command line")[name]
             for word in _listed(getattr(arguments, f"{name}s") or default)
         ]
-        for name, default in (("rate", ["0.001"]), ("seed", ["0", "1", "2"]))
+        for name, default in (
+            ("rate", [str(given.get("rate", 0.001))]),
+            ("seed", ["0", "1", "2"]),
+        )
     }
     jobs = _count("jobs", arguments.jobs, os.cpu_count() or 1)
     from sparsegrad.compare import best_rates, measure_of, plan, results, run_all, table
@@ -267,7 +269,11 @@ def _passive(arguments: argparse.Namespace, given: dict[str, Any], methods: list
 
     settings = Settings(**{"method": "rtrl", "tokens": 20_000, "threads": 1, **given})
     every = _count("every", arguments.every, 1)
-    rows = compare_gradients(settings, methods, every)
+    try:
+        rows = compare_gradients(settings, methods, every)
+    except FloatingPointError as error:
+        _complain(f"the run diverged: {error}")
+        return FAILED
     print(passive_table(rows), end="", flush=True)
     written = write_passive(arguments.out, settings, rows)
     try:
@@ -284,7 +290,7 @@ def _passive(arguments: argparse.Namespace, given: dict[str, Any], methods: list
 
 def _net(settings: Any) -> str:
     return (
-        f"{settings.task}, {settings.cell} {settings.units} units "
+        f"{settings.task}, {settings.cell.upper()}, {settings.units} units "
         f"@ {100 * settings.sparsity:.4g}%, batch {settings.batch}"
     )
 

@@ -23,6 +23,8 @@ NAMES = {
     "held_out_bits_per_character": "bits per character, held out",
     "rmse": "one-step-ahead error (rmse)",
 }
+DASHES = ("-", "--", "-.", ":")
+"""RFLO and SnAp-1 can lie on one another."""
 Curve = tuple[Sequence[float], Sequence[float]]
 """Tokens, and the measure at them."""
 
@@ -91,8 +93,9 @@ def draw_alignment(rows: Sequence[Mapping[str, Any]], title: str, path: Path) ->
         for place, (colour, method) in enumerate(zip(_colours(len(methods)), methods, strict=True)):
             whole = [r for r in rows if (r["method"], r["tensor"]) == (method, "all")]
             tokens = [row["tokens"] for row in whole]
-            over_time.plot(tokens, [r["cosine"] for r in whole], color=colour, lw=1.6, label=method)
-            norms.plot(tokens, [r["norm_ratio"] for r in whole], color=colour, lw=1.6)
+            look = {"color": colour, "lw": 1.6, "ls": DASHES[place % len(DASHES)]}
+            over_time.plot(tokens, [r["cosine"] for r in whole], label=method, **look)
+            norms.plot(tokens, [r["norm_ratio"] for r in whole], **look)
             tensors = sorted({row["tensor"] for row in rows} - {"all"})
             means = [
                 np.mean([r["cosine"] for r in rows if (r["method"], r["tensor"]) == (method, t)])
@@ -133,6 +136,7 @@ def _on_one_grid(seeds: Sequence[Curve]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _dress(axes: Axes) -> None:
     axes.grid(True, color=FAINT, lw=0.6)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 

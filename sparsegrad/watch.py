@@ -63,7 +63,10 @@ class Watch:
         if self._bar is None and not self._quiet and (last or now - self._said >= PAUSE):
             self._said = now
             head = f"{line['tokens']:,} tokens  {line['seconds']:.0f} s"
-            print("  ".join([head, *_words(line)]), flush=True)
+            try:
+                print("  ".join([head, *_words(line)]), flush=True)
+            except BrokenPipeError:  # nobody reads any more, as in `| head`; the run goes on
+                self._quiet = True
 
     def _done(self, tokens: int, seconds: float) -> float:
         by_tokens = tokens / self._tokens if self._tokens else 0.0

@@ -189,6 +189,18 @@ def test_the_bound_holds_at_every_step(cell, n):
     assert tight > 0  # and it is no bound of a million
 
 
+def test_a_trajectory_that_diverges_is_said_in_a_line(tmp_path, capsys):
+    np.save(tmp_path / "data.npy", np.full((100, 2), 100, "float32"))
+    status, _, err = run(
+        capsys, "compare", "stream", "--passive", "--data", tmp_path / "data.npy", "--methods",
+        "rflo", "--method", "rflo", "--optimizer", "sgd", "--rate", "1e9", "--units", 4,
+        "--sparsity", 0, "--out", tmp_path,
+    )  # fmt: skip
+    assert status == 2
+    assert "the run diverged: " in err
+    assert err.count("\n") == 1
+
+
 @compiled_only
 def test_passive_leaves_its_files(tmp_path, capsys):
     status, out, _ = run(capsys, "compare", "copy", "--passive", *NET, "--methods", "snap:1,uoro",

@@ -1,6 +1,7 @@
 """Runs: what they write, how they go on after any stop, and what they refuse."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -20,6 +21,7 @@ from sparsegrad.checkpoint import learner_tensors, load_learner
 from sparsegrad.folder import Folder, read_metrics
 from sparsegrad.settings import Settings
 from sparsegrad.train import Run, open_run
+from sparsegrad.watch import Watch
 
 TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen jugs.\n" * 60
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")
@@ -179,6 +181,16 @@ def test_a_terminal_shows_a_bar(tmp_path):
     assert child.wait(timeout=60) == 0
     for word in ("tokens/s", "loss", "L 1", "left", "copy finished"):
         assert word in seen.decode(errors="replace")
+
+
+def test_a_run_goes_on_when_nobody_reads_its_lines(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    summary = Run(Settings("copy", tokens=100, **TINY), watch=Watch).train()
+    assert (summary["status"], summary["tokens"] >= 100) == ("finished", True)
 
 
 # going on

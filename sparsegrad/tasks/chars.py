@@ -15,7 +15,7 @@ from sparsegrad.tasks.source import Source
 PIECE = 1 << 20  # bytes that are looked at together when a text is opened
 HELD_OUT = 0.1
 """Part of a text, its end, that is never learned from."""
-HELD_OUT_STEPS = 512
+HELD_OUT_STEPS = 256
 LEAST = 1024
 """Bytes below which a text is too short to learn from."""
 
