@@ -19,7 +19,7 @@ def borrow(x: Any) -> Any:
     return x
 
 
-def _strip(context: Any, builder: Any, kind: types.Type, x: Any) -> Any:
+def _strip(context: Any, builder: Any, kind: Any, x: Any) -> Any:
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, x)
         array.meminfo = array.meminfo.type(None)
@@ -45,6 +45,6 @@ def _borrow(typingctx: Any, x: Any) -> Any:
 @overload(borrow)
 def _borrow_overload(x: Any) -> Any:
     def borrow(x: Any) -> Any:
-        return _borrow(x)
+        return _borrow(x)  # type: ignore[call-arg]  # Numba passes the typing context
 
     return borrow
