@@ -6,13 +6,16 @@ import io
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from sparsegrad import RTRL, SGD, Linear, OnlineLearner, SnAp
 from sparsegrad.cells.cell import NAMES
 
 torch = pytest.importorskip("torch", reason="torch is not installed: it is the host here")
 
+from sparsegrad.interop.colouring import colour_rows  # noqa: E402
 from sparsegrad.interop.torch import SnApGRU, SnApLSTM, SnApRNN  # noqa: E402
+from sparsegrad.interop.torch_any import Patterns, SnApModule, probe  # noqa: E402
 
 KINDS = [SnApRNN, SnApGRU, SnApLSTM]
 STEPS, BATCH, INPUTS, UNITS, OUTPUTS = 6, 3, 4, 9, 5
@@ -540,3 +543,124 @@ def test_saturated_modules_say_rtrl():
     learner = OnlineLearner(cell._window.cell, Linear(2), RTRL(), SGD(0.1))
     assert cell._window.pattern.nnz == learner.pattern.nnz
     assert cell._window.pattern.saturated
+
+
+class Leaky(torch.nn.Module):
+    """A cell of a user's own, with a sparse recurrent matrix and a leak per unit."""
+
+    def __init__(self, mask, rectify=False):
+        super().__init__()
+        torch.manual_seed(5)
+        units = mask.shape[0]
+        self.weight_hh = torch.nn.Parameter(torch.randn(units, units, dtype=F64) * mask)
+        self.weight_ih = torch.nn.Parameter(torch.randn(units, INPUTS, dtype=F64))
+        self.leak = torch.nn.Parameter(torch.rand(units, dtype=F64))
+        self.rectify = rectify
+        self.register_buffer("mask", mask.to(F64))
+
+    def forward(self, x, h):
+        a = h @ (self.weight_hh * self.mask).T + x @ self.weight_ih.T
+        a = torch.relu(a - 3) if self.rectify else torch.tanh(a)
+        return self.leak * h + (1 - self.leak) * a
+
+
+def sparse_mask(units=20, sources=2):
+    torch.manual_seed(6)
+    mask = torch.zeros(units, units, dtype=torch.bool)
+    for row in mask:
+        row[torch.randperm(units)[:sources]] = True
+    return mask
+
+
+def test_an_own_cell_learns_the_exact_gradient():
+    mask = sparse_mask()
+    cell = Leaky(mask)
+    found = probe(cell, INPUTS, 20, {"weight_hh": mask})
+    assert found.widened == ()
+    dynamics = mask.numpy() | np.eye(20, dtype=bool)
+    assert (found.dynamics.toarray() == dynamics).all()
+    online_cell = SnApModule(cell, found, n=None, inputs=INPUTS)
+    assert online_cell.colours < 15  # a product per unit would be 20
+    below = torch.nn.Linear(3, INPUTS).double()
+    raw = torch.randn(STEPS, BATCH, 3, dtype=F64)
+    h, total, g = None, 0, torch.zeros(BATCH, 20, dtype=F64)
+    for x in raw:
+        h = online_cell(below(x).detach(), h)
+        h.square().sum().backward()
+        g = cell(below(x).detach(), g)
+        total = total + g.square().sum()
+    expected = torch.autograd.grad(total, cell.parameters())
+    for p, grad in zip(cell.parameters(), expected, strict=True):
+        same(p.grad, grad)
+    state = h.detach()
+    x = raw[0].clone() @ below.weight.detach().T
+    x.requires_grad_()
+    online_cell(x, state).square().sum().backward()
+    y = x.detach().requires_grad_()
+    cell(y, state).square().sum().backward()
+    same(x.grad, y.grad)
+
+
+def test_colours_keep_rows_with_a_common_column_apart():
+    rng = np.random.default_rng(0)
+    pattern = scipy.sparse.csr_array(rng.random((40, 40)) < 0.06)
+    colours = colour_rows(pattern)
+    dense = pattern.toarray()
+    for colour in range(colours.max() + 1):
+        assert dense[colours == colour].sum(axis=0).max() <= 1
+    assert dense.sum(axis=0).max() <= colours.max() + 1 < 15
+
+
+def test_a_pattern_that_lies_is_found():
+    mask = sparse_mask()
+    cell = Leaky(mask)
+    found = probe(cell, INPUTS, 20, {"weight_hh": mask})
+    lacking = found.dynamics.toarray()
+    row, column = np.argwhere(mask.numpy())[7]
+    lacking[row, column] = False
+    with pytest.raises(ValueError, match=rf"D\[{row}, {column}\] = .* outside it \(1 such\)"):
+        SnApModule(cell, Patterns(lacking, found.immediate, found.masks), inputs=INPUTS)
+    short = found.immediate.toarray()
+    row, column = np.argwhere(short)[30]
+    short[row, column] = False
+    with pytest.raises(ValueError, match=rf"I\[{row}, {column}\]"):
+        SnApModule(cell, Patterns(found.dynamics, short, found.masks), inputs=INPUTS)
+
+
+def test_a_probe_widens_what_it_is_in_doubt_of():
+    mask = sparse_mask()
+    found = probe(Leaky(mask, rectify=True), INPUTS, 20, {"weight_hh": mask}, trials=12)
+    assert found.widened
+    text = found.widened[0]
+    assert text.startswith("row ")
+    assert "made full" in text
+    row = int(text.split()[1])
+    assert found.dynamics.toarray()[row].all()
+    with pytest.raises(ValueError, match="trials must be at least 2"):
+        probe(Leaky(mask), INPUTS, 20, trials=1)
+    with pytest.raises(ValueError, match="mask weight_hh must be bool of shape"):
+        probe(Leaky(mask), INPUTS, 20, {"weight_hh": mask[:3]})
+    with pytest.raises(ValueError, match="masks must be of"):
+        probe(Leaky(mask), INPUTS, 20, {"weight": mask})
+
+
+def test_an_own_cell_keeps_the_rules_of_a_window():
+    mask = sparse_mask()
+    cell = Leaky(mask)
+    online_cell = SnApModule(cell, probe(cell, INPUTS, 20, {"weight_hh": mask}), n=2)
+    xs, _ = data()
+    h = online_cell(xs[0])
+    with torch.no_grad():
+        online_cell(xs[1][:1], h[:1])
+    h.sum().backward()
+    with pytest.raises(RuntimeError, match="a second time"):
+        h.sum().backward()
+    with pytest.raises(ValueError, match="batch must stay 3 until reset"):
+        online_cell(xs[1][:1], h[:1])
+    online_cell.reset(torch.tensor([True, False, False]))
+    assert online_cell.influence()[0].abs().max() == 0
+    assert online_cell.influence()[1].abs().max() > 0
+    online_cell.reset()
+    online_cell(xs[1][:1], h[:1].detach())
+    with pytest.raises(TypeError, match=r"x must be torch.float64, got torch.float32"):
+        online_cell(xs[0].float())

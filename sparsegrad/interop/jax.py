@@ -33,7 +33,7 @@ from sparsegrad.cells import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.influence import Influence
 from sparsegrad.interop.c import sizes
-from sparsegrad.interop.window import parameter_order, present
+from sparsegrad.interop.cell_window import parameter_order, present
 from sparsegrad.kernels import xla
 from sparsegrad.kernels.addresses import ARRAYS
 from sparsegrad.memory import require_memory

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.cells.cell import NAMES
+from sparsegrad.interop.cell_window import CellWindow, parameter_order, present
 from sparsegrad.interop.torch_graph import FLOATS, Call, Link, Step, require_cpu
-from sparsegrad.interop.window import Window, parameter_order, present
 
 
 class _SnApCell(nn.Module):
@@ -283,12 +283,12 @@ class _SnApCell(nn.Module):
         super().__setstate__(state)
         dtype = next(self.parameters()).dtype
         dense = {k: np.zeros(m.shape, _numpy_dtype(dtype)) for k, m in masks.items()}
-        window = Window(self._cell_of(dense, masks, self), n, threads)
+        window = CellWindow(self._cell_of(dense, masks, self), n, threads)
         window.set_entries(entries)
         self._link = Link(window)
 
     @property
-    def _window(self) -> Window:
+    def _window(self) -> CellWindow:
         return self._link.window
 
     @classmethod
@@ -307,7 +307,7 @@ class _SnApCell(nn.Module):
         """Make the parameters from a cell's weights."""
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
-        self._link = Link(Window(cell, n, threads))
+        self._link = Link(CellWindow(cell, n, threads))
         for name in NAMES:
             parameter = None
             if name in present(cell):
@@ -320,7 +320,7 @@ class _SnApCell(nn.Module):
         window = self._window
         dtype = _numpy_dtype(next(self.parameters()).dtype)
         dense = {name: np.zeros(mask.shape, dtype) for name, mask in masks.items()}
-        fresh = Window(self._cell_of(dense, masks, self), window.n, window.threads)
+        fresh = CellWindow(self._cell_of(dense, masks, self), window.n, window.threads)
         fresh.set_entries(entries.astype(dtype))
         self._link = Link(fresh)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparsegrad.interop.cell_window import CellWindow
 from sparsegrad.interop.window import Ticket, Window
 
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
@@ -27,6 +28,7 @@ class Root(torch.autograd.Function):
     def forward(ctx: Any, window: Window, *parameters: Tensor) -> Tensor:
         """Return the token."""
         ctx.window, ctx.sizes = window, [p.numel() for p in parameters]
+        ctx.shapes = [p.shape for p in parameters]
         return parameters[0].new_zeros(1)
 
     @staticmethod
@@ -34,7 +36,11 @@ class Root(torch.autograd.Function):
     def backward(ctx: Any, signals: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of each parameter, from all the signals of this pass."""
         flat = torch.from_numpy(ctx.window.gradient(round(signals.item())))
-        return None, *flat.split_with_sizes(ctx.sizes)
+        parts = flat.split_with_sizes(ctx.sizes)
+        return None, *[
+            part if len(shape) == 1 else part.view(shape)
+            for part, shape in zip(parts, ctx.shapes, strict=True)
+        ]
 
 
 class Step(torch.autograd.Function):
@@ -90,9 +96,9 @@ class Call:
 
 
 class Link:
-    """A window, and what ties it to the parameters as they are now."""
+    """A cell's window, and what ties it to the parameters as they are now."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: CellWindow) -> None:
         self.window = window
         self.dtype: torch.dtype = getattr(torch, window.cell.dtype.name)
         self.token: Tensor | None = None

@@ -1,0 +1,341 @@
+"""SnAp-n for a torch cell of your own, ``h' = cell(x, h)``, whose Jacobians are sparse.
+
+    masks = {"weight_hh": mask}                        # entries that exist; the others stay as is
+    found = probe(cell, inputs=32, units=128, masks=masks)
+    online = SnApModule(cell, found, n=2)
+    h = online(x, h)
+    loss(readout(h), target).backward()
+
+D and I are evaluated by few vector-Jacobian products: rows that share no column in the known
+pattern go together, one product per colour. The rest is as in `sparsegrad.interop.torch`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call, jacrev, vjp, vmap
+
+from sparsegrad.interop.colouring import as_pattern, colour_rows
+from sparsegrad.interop.torch_graph import Root, require_cpu
+from sparsegrad.interop.window import Window
+from sparsegrad.pattern import reach
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Where the Jacobians of a cell may be non-zero.
+
+    Parameters
+    ----------
+    dynamics : sparse or dense array, (units, units)
+        Of ∂h'/∂h.
+    immediate : sparse or dense array, (units, weights)
+        Of ∂h'/∂θ; the weights that exist, parameter after parameter, each row by row.
+    masks : dict of bool Tensor
+        Which entries of a parameter exist; of one that is not named, all.
+    widened : tuple of str
+        What a probe was in doubt of, and made wider.
+    """
+
+    dynamics: Any
+    immediate: Any
+    masks: dict[str, Tensor]
+    widened: tuple[str, ...] = ()
+
+
+def probe(
+    module: nn.Module,
+    inputs: int,
+    units: int,
+    masks: dict[str, Tensor] | None = None,
+    trials: int = 8,
+    seed: int = 0,
+) -> Patterns:
+    """Find the patterns of D and I from exact Jacobians at random weights, inputs and states.
+
+    An entry is kept if it was not zero in any trial. A unit of which a later half of the trials
+    still found new entries, or a value that is not finite, is in doubt: it is widened to all
+    states, and if its weights are in doubt to all weights, and named in `widened`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        ``h' = module(x, h)``, (batch, inputs) and (batch, units); it is not changed.
+    inputs, units : int
+        Widths of x and h.
+    masks : dict of bool Tensor, optional
+        Which entries of a parameter exist.
+    trials : int
+        Points to look at, at least 2.
+    seed : int
+        Of the random points.
+
+    Raises
+    ------
+    ValueError
+        If a mask does not fit, or `trials` is below 2.
+    """
+    if trials < 2:
+        raise ValueError(f"trials must be at least 2, got {trials}")
+    masks = _masks(module, masks)
+    generator = torch.Generator().manual_seed(seed)
+    total: list[Any] = [np.zeros((units, 0), bool)] * 2
+    doubt = [np.zeros(units, bool), np.zeros(units, bool)]
+    for trial in range(trials):
+        point = _random_point(module, inputs, units, masks, generator)
+        for which, values in enumerate(_dense_jacobians(module, masks, *point)):
+            bad = ~np.isfinite(values)
+            hit = (values != 0) | bad
+            old = total[which] if total[which].size else np.zeros(hit.shape, bool)
+            if 2 * trial >= trials:
+                doubt[which] |= (hit & ~old).any(axis=1)
+            doubt[which] |= bad.any(axis=1)
+            total[which] = old | hit
+    widened = []
+    for which, name in enumerate(("D", "I")):
+        for unit in np.flatnonzero(doubt[which]):
+            total[which][unit] = True
+            widened.append(
+                f"row {unit} of {name}: its entries come and go, or are not finite; made full"
+            )
+    return Patterns(sparse.csr_array(total[0]), sparse.csr_array(total[1]), masks, tuple(widened))
+
+
+class SnApModule(nn.Module):
+    """A cell of your own that learns online by SnAp-n.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        ``h' = module(x, h)``, (batch, inputs) and (batch, units), made of operations that
+        ``torch.func.vmap`` knows. Its parameters are the ones that are trained.
+    patterns : Patterns
+        Where D and I may be non-zero: your own, or of `probe`.
+    n : int or None
+        Steps of reach; None for exact RTRL.
+    inputs : int, optional
+        Width of x; given, the patterns are checked at random points first.
+    threads : int
+        Threads of the influence update.
+
+    Attributes
+    ----------
+    colours : int
+        Vector-Jacobian products of a step.
+
+    Raises
+    ------
+    ValueError
+        If a pattern has another shape, or lacks an entry that is not zero: which one is named.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        patterns: Patterns,
+        n: int | None = 2,
+        inputs: int | None = None,
+        threads: int = 1,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self._masks = _masks(module, patterns.masks)
+        weights = sum(int(mask.sum()) for mask in self._masks.values())
+        units = sparse.csr_array(patterns.dynamics).shape[0]
+        D = as_pattern("dynamics", patterns.dynamics, (units, units))
+        immediate = as_pattern("immediate", patterns.immediate, (units, weights))
+        if inputs is not None:
+            self._check(D, immediate, inputs)
+        colour = colour_rows(D, immediate)
+        self.colours = int(colour.max()) + 1
+        first = next(module.parameters())
+        require_cpu("the parameters", first, None)
+        dtype, exist = first.detach().numpy().dtype, list(self._masks.values())
+        self._window = _ScatterWindow(reach(D, immediate, n), dtype, threads, exist)
+        self._token: Tensor | None = None
+        seeds = np.zeros((self.colours, units), self._window.dtype)
+        seeds[colour, np.arange(units)] = 1
+        self._seeds = torch.from_numpy(seeds)
+        # where each value of D and I lies in the (colours, columns) that the products return
+        pattern = self._window.pattern
+        rows = np.repeat(np.arange(units), np.diff(pattern.dynamics_indptr))
+        columns = np.repeat(np.arange(weights), np.diff(pattern.immediate_indptr))
+        self._dynamics_at = _pair(colour[rows], pattern.dynamics_indices)
+        place = np.flatnonzero(np.concatenate([m.numpy().ravel() for m in self._masks.values()]))
+        self._immediate_at = _pair(colour[pattern.immediate_indices], place[columns])
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """Make a time step.
+
+        Parameters
+        ----------
+        x : Tensor, (batch, inputs)
+        h : Tensor, (batch, units), optional
+            None begins new sequences: state and J are 0.
+
+        Returns
+        -------
+        Tensor, (batch, units)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a tensor has another dtype or device, or the batch changed without `reset`.
+        """
+        window = self._window
+        dtype = getattr(torch, window.dtype.name)
+        require_cpu("x", x, dtype)
+        batch, units = x.shape[0], window.pattern.shape[1]
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.module.parameters())
+        if h is None:
+            h = torch.zeros(batch, units, dtype=dtype)
+            if learns:
+                window.restart()
+        require_cpu("h", h, dtype)
+        if h.shape != (batch, units):
+            raise ValueError(f"h must have shape ({batch}, {units}), got {tuple(h.shape)}")
+        if not torch.is_grad_enabled():
+            return self.module(x, h)
+        if learns and window.began and window.batch != batch:
+            raise ValueError(
+                f"the batch must stay {window.batch} until reset(), got {batch}: call reset() first"
+            )
+        h = h.detach()
+        fixed = {name: p.detach() for name, p in self.module.named_parameters()}
+        out = functional_call(self.module, fixed, (x, h))  # its graph leads to x alone
+        if not learns:
+            return out
+        step = window.open(batch)
+        self._evaluate(fixed, x.detach(), h, step)
+        ticket = window.enter(step, None)
+        if self._token is None:
+            self._token = Root.apply(window, *self.module.parameters())
+        return _Signal.apply(self._token, out, window, ticket, tuple(self.module.parameters()))
+
+    def reset(self, which: Tensor | None = None) -> None:
+        """Begin a new sequence at the next step: in the elements of `which`, bool, or in all."""
+        if which is None or not self._window.began:
+            self._window.restart()
+        else:
+            self._window.reset(np.asarray(which))
+
+    def influence(self) -> Tensor:
+        """Return a copy of J's kept entries after the last step, (batch, entries)."""
+        return torch.from_numpy(self._window.entries())
+
+    def _evaluate(self, fixed: dict[str, Tensor], x: Tensor, h: Tensor, step: Any) -> None:
+        """Fill a step's D and I by one product per colour."""
+
+        def rows(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            def one(fixed: dict[str, Tensor], h: Tensor) -> Tensor:
+                return functional_call(self.module, fixed, (x[None], h[None]))[0]
+
+            _, pull = vjp(one, fixed, h)
+            by_weight, by_state = vmap(pull)(self._seeds)
+            return by_state, torch.cat([g.flatten(1) for g in by_weight.values()], 1)
+
+        by_state, by_weight = vmap(rows)(x, h)
+        step.dynamics_data[:] = by_state[:, self._dynamics_at[0], self._dynamics_at[1]].numpy()
+        step.immediate_data[:] = by_weight[:, self._immediate_at[0], self._immediate_at[1]].numpy()
+
+    def _check(self, D: Any, immediate: Any, inputs: int) -> None:
+        """Compare the patterns with exact Jacobians at random points."""
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            point = _random_point(self.module, inputs, D.shape[0], self._masks, generator)
+            values = _dense_jacobians(self.module, self._masks, *point)
+            for name, pattern, found in zip("DI", (D, immediate), values, strict=True):
+                lacking = np.argwhere((found != 0) & ~pattern.toarray())
+                if lacking.size:
+                    row, column = lacking[0]
+                    raise ValueError(
+                        f"the pattern of {name} must hold every entry that is not zero, got "
+                        f"{name}[{row}, {column}] = {found[row, column]:.3g} outside it "
+                        f"({len(lacking)} such): widen it, or use probe()"
+                    )
+
+
+class _ScatterWindow(Window):
+    """A window whose gradient comes in the parameters' own shapes, 0 where no weight exists."""
+
+    def __init__(self, pattern: Any, dtype: Any, threads: int, masks: list[Tensor]) -> None:
+        super().__init__(pattern, dtype, threads)
+        self._exists = np.concatenate([mask.numpy().ravel() for mask in masks])
+
+    def gradient(self, signals: int) -> Any:
+        flat = np.zeros(self._exists.size, self.dtype)
+        flat[self._exists] = super().gradient(signals)
+        return flat
+
+
+class _Signal(torch.autograd.Function):
+    """Let δ through to the input's graph, and hand it in for the weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, token: Tensor, out: Tensor, window: Window, ticket: Any, parameters: Any
+    ) -> Tensor:
+        ctx.window, ctx.ticket = window, ticket
+        ctx.save_for_backward(*parameters)  # torch refuses changes in place, and a second pass
+        return out.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors
+        ctx.window.signal(ctx.ticket, grad.contiguous().numpy())
+        return grad.new_ones(1), grad, None, None, None
+
+
+def _pair(rows: Any, columns: Any) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(columns.astype(np.int64))
+
+
+def _masks(module: nn.Module, masks: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """Give every parameter its mask."""
+    parameters = dict(module.named_parameters())
+    for name, mask in (masks or {}).items():
+        if name not in parameters:
+            raise ValueError(f"masks must be of {tuple(parameters)}, got one of {name!r}")
+        if mask.dtype != torch.bool or mask.shape != parameters[name].shape:
+            raise ValueError(
+                f"mask {name} must be bool of shape {tuple(parameters[name].shape)}, "
+                f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+    return {
+        name: (masks or {}).get(name, torch.ones(p.shape, dtype=torch.bool))
+        for name, p in parameters.items()
+    }
+
+
+def _random_point(
+    module: nn.Module, inputs: int, units: int, masks: dict[str, Tensor], generator: Any
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Draw weights where they exist (the rest stays as it is), an input and a state."""
+    weights = {}
+    for name, p in module.named_parameters():
+        drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+        weights[name] = torch.where(masks[name], drawn, p.detach().double())
+    x = torch.randn(inputs, generator=generator, dtype=torch.float64)
+    return weights, x, torch.randn(units, generator=generator, dtype=torch.float64)
+
+
+def _dense_jacobians(
+    module: nn.Module, masks: dict[str, Tensor], weights: dict[str, Tensor], x: Tensor, h: Tensor
+) -> tuple[Any, Any]:
+    """Return all of D and I at a point, by one product per unit."""
+    buffers = {
+        name: b.double() if b.is_floating_point() else b for name, b in module.named_buffers()
+    }
+
+    def one(weights: dict[str, Tensor], h: Tensor) -> Tensor:
+        return functional_call(module, {**weights, **buffers}, (x[None], h[None]))[0]
+
+    by_weight, by_state = jacrev(one, argnums=(0, 1))(weights, h)
+    existing = [by_weight[name][:, masks[name]] for name in weights]
+    return by_state.detach().numpy(), torch.cat(existing, 1).detach().numpy()
