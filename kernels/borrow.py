@@ -28,7 +28,7 @@ def _strip(context: Any, builder: Any, kind: Any, x: Any) -> Any:
     if isinstance(kind, types.BaseTuple):
         parts = [
             _strip(context, builder, part, builder.extract_value(x, i))
-            for i, part in enumerate(kind.types)
+            for i, part in enumerate(kind.types)  # type: ignore[attr-defined]  # all have it
         ]
         return context.make_tuple(builder, kind, parts)
     return x
