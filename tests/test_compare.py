@@ -189,6 +189,7 @@ def test_the_bound_holds_at_every_step(cell, n):
     assert tight > 0  # and it is no bound of a million
 
 
+@compiled_only  # NumPy would warn of the overflow
 def test_a_trajectory_that_diverges_is_said_in_a_line(tmp_path, capsys):
     np.save(tmp_path / "data.npy", np.full((100, 2), 100, "float32"))
     status, _, err = run(

@@ -209,16 +209,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, method):
 @pytest.mark.parametrize("crop", [False, True])
 def test_a_stopped_run_on_text_goes_on_bit_for_bit(text, tmp_path, crop):
     settings = {**TINY, "text": str(text), "steps": 20, "crop": crop, "method": "snap:1"}
-    Run(Settings("chars", tokens=2000, **settings), Folder(tmp_path / "whole")).train()
+    settings["report"] = 200
+    Run(Settings("chars", tokens=800, **settings), Folder(tmp_path / "whole")).train()
     folder = Folder(tmp_path / "parts")
-    for tokens in (500, 2000):
+    for tokens in (300, 800):
         Run(Settings("chars", tokens=tokens, **settings), folder).train()
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def command(out, *more):
-    return [sys.executable, "-m", "sparsegrad.cli", "train", "copy", *NET, "--tokens", "5k",
-            "--report", "50", "--rate", "1e-2", "--save", "0", "--out", str(out),
+    return [sys.executable, "-m", "sparsegrad.cli", "train", "copy", *NET, "--tokens", "20k",
+            "--report", "50", "--rate", "1e-2", "--save", "0.02", "--out", str(out),
             *more]  # fmt: skip
 
 
@@ -234,7 +235,7 @@ def test_a_run_killed_again_and_again_goes_on_bit_for_bit(tmp_path):
         )
         metrics = parts / "metrics.jsonl"
         before = metrics.stat().st_mtime_ns if metrics.exists() else 0
-        if kills < 6:
+        if kills < 4:
             while child.poll() is None and (  # until it does something
                 not metrics.exists() or metrics.stat().st_mtime_ns == before
             ):
@@ -283,6 +284,7 @@ def test_a_larger_budget_goes_on_and_smaller_settings_stay(tmp_path, capsys):
 # divergence
 
 
+@compiled_only  # NumPy would warn of the overflow
 def test_divergence_stops_with_step_tensor_and_hint(tmp_path, capsys):
     out = tmp_path / "run"
     np.save(tmp_path / "data.npy", np.full((2000, 2), 100, "float32"))
@@ -391,7 +393,7 @@ def test_files_of_a_run_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_text_that_changes_between_runs_is_refused(text, tmp_path):
-    settings = Settings("chars", tokens=500, text=str(text), steps=20, **TINY)
+    settings = Settings("chars", tokens=40, text=str(text), steps=20, **TINY)
     Run(settings, Folder(tmp_path / "run")).train()
     text.write_text(TEXT.replace("fox", "cat"))
     with pytest.raises(ValueError, match="must be the text of the run"):
