@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsegrad.cells import GRU, LSTM, RNN, Cell, check_cell
+    from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
     from sparsegrad.influence import Influence
     from sparsegrad.learner import OnlineLearner
     from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sparsegrad.readout import MLP, Linear
 
 _HOMES = {
-    "cells": ("GRU", "LSTM", "RNN", "Cell", "check_cell"),
+    "cells": ("GRU", "LSTM", "RNN", "Cell", "CellKind", "Map", "check_cell"),
     "influence": ("Influence",),
     "learner": ("OnlineLearner",),
     "methods": ("BPTT", "RFLO", "RTRL", "UORO", "SnAp"),
@@ -41,8 +41,10 @@ __all__ = [
     "Adam",
     "AdamW",
     "Cell",
+    "CellKind",
     "Influence",
     "Linear",
+    "Map",
     "OnlineLearner",
     "ReachPattern",
     "SnAp",

@@ -43,6 +43,12 @@ class Influence:
         The flat arrays that the kernels take: ``panels_update(*J.program, …)``.
     panels : float array, (batch, size)
         The values, panel after panel. All zero at first.
+    cuts : int64 array, (threads + 1,)
+        The panels of each thread: panels ``cuts[i]`` to ``cuts[i + 1]`` are those of thread i.
+    dense : float array, (batch, units²) or (batch, 0)
+        For D written out in full, where ``program.any_blocked``.
+    scratch : float array, (threads, program.scratch_size)
+        What the kernels work in; no more than one of them at a time may use it, nor `dense`.
 
     Raises
     ------
@@ -85,10 +91,10 @@ class Influence:
         size = self.program.size
         require_memory(size * self.batch * self.dtype.itemsize, "J with its padding")
         self.panels = aligned_zeros((self.batch, size), self.dtype)
-        self._cuts = cut_work(self.program, self.batch, int(threads))
+        self.cuts = cut_work(self.program, self.batch, int(threads))
         dense = pattern.shape[1] ** 2 if self.program.any_blocked else 0
-        self._dense = np.zeros((self.batch, dense), self.dtype)
-        self._scratch = aligned_zeros((self.threads, self.program.scratch_size), self.dtype)
+        self.dense = np.zeros((self.batch, dense), self.dtype)
+        self.scratch = aligned_zeros((self.threads, self.program.scratch_size), self.dtype)
         self._no_data, self._no_grad = (
             np.empty((self.batch, 0), self.dtype),
             np.empty(0, self.dtype),
@@ -97,7 +103,7 @@ class Influence:
     @property
     def threads(self) -> int:
         """Threads that a step uses: fewer than asked for where the work is too small to share."""
-        return self._cuts.size - 1
+        return self.cuts.size - 1
 
     @property
     def nbytes(self) -> int:
@@ -247,13 +253,13 @@ class Influence:
         immediate = self._gate("immediate_data", immediate_data, pattern.immediate_indices.size)
         delta = self._gate("state_grad", state_grad, pattern.shape[1])
         grad = np.empty(pattern.shape[0], self.dtype) if mode & CONTRACT else self._no_grad
-        if mode & UPDATE and self._dense.size:
-            spread_dynamics(pattern.dynamics_indptr, pattern.dynamics_indices, D, self._dense)
-        work = (*self.program, D, immediate, delta, self.panels, grad, self._dense)
+        if mode & UPDATE and self.dense.size:
+            spread_dynamics(pattern.dynamics_indptr, pattern.dynamics_indices, D, self.dense)
+        work = (*self.program, D, immediate, delta, self.panels, grad, self.dense)
         if self.threads == 1:
-            panels_range(0, len(self.program.panels) - 1, mode, *work, self._scratch[0])
+            panels_range(0, len(self.program.panels) - 1, mode, *work, self.scratch[0])
         else:
-            panels_threads(self._cuts, mode, *work, self._scratch)
+            panels_threads(self.cuts, mode, *work, self.scratch)
         return grad
 
     def _gate(self, name: str, data: NDArray[Any] | None, length: int) -> NDArray[Any]:

@@ -1,17 +1,21 @@
 """Where the Jacobians of a cell may be non-zero, and where each of their values comes from."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.cells import Dynamics
 
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array, csr_array
 
-def immediate_pattern(cell: Cell) -> sparse.csc_array:
+
+def immediate_pattern(cell: Cell) -> "csc_array":
     """Return the pattern of I, bool, (states, weights), one column per weight."""
+    from scipy.sparse import csc_array  # 0.2 s to import, which building a cell need not wait for
+
     partials, n_maps = cell.kind.partials, len(cell.kind.maps)
     row = _row_of_weight(cell)
     unit, which = row // n_maps, row % n_maps
@@ -21,10 +25,10 @@ def immediate_pattern(cell: Cell) -> sparse.csc_array:
     component = partials.map_components[np.repeat(partials.map_indptr[which], counts) + nth]
     indices = component.astype(np.int64) * cell.units + np.repeat(unit, counts)
     shape = (cell.states, cell.weights.size)
-    return sparse.csc_array((np.ones(indices.size, bool), indices, indptr), shape=shape)
+    return csc_array((np.ones(indices.size, bool), indices, indptr), shape=shape)
 
 
-def dynamics_pattern(cell: Cell) -> tuple[sparse.csr_array, Dynamics]:
+def dynamics_pattern(cell: Cell) -> "tuple[csr_array, Dynamics]":
     """Return the pattern of D and the source of its values.
 
     Parameters
@@ -39,6 +43,8 @@ def dynamics_pattern(cell: Cell) -> tuple[sparse.csr_array, Dynamics]:
     Dynamics
         What each value is the sum of, for `kernels.cells.dynamics_values`.
     """
+    from scipy.sparse import csr_array  # 0.2 s to import, as above
+
     states = cell.states
     own_row, own_column, own_source = _own_entries(cell)
     run_length, run_source, weight, weight_row, weight_column = _weight_entries(cell)
@@ -48,7 +54,7 @@ def dynamics_pattern(cell: Cell) -> tuple[sparse.csr_array, Dynamics]:
     unique, place = np.unique(keys, return_inverse=True)
     row, column = unique // states, unique % states
     indptr = np.searchsorted(row, np.arange(states + 1)).astype(np.int64)
-    pattern = sparse.csr_array(
+    pattern = csr_array(
         (np.ones(unique.size, bool), column.astype(np.int32), indptr), shape=(states, states)
     )
     return pattern, Dynamics(

@@ -70,7 +70,7 @@ def sizes(influence: Influence) -> list[int]:
         pattern.dynamics_indices.size,
         pattern.immediate_indices.size,
         program.size,
-        influence._dense.shape[1],
+        influence.dense.shape[1],
         program.scratch_size,
         program.panels.shape[0] - 1,
         program.row_indptr.size - 1,

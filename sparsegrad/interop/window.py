@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.influence import Influence
+from sparsegrad.kernels.embed import serial_influence_step
 from sparsegrad.kernels.snap import Numbers, influence_step
 from sparsegrad.pattern import ReachPattern
 
@@ -198,13 +199,13 @@ class Window:
             self._no_grad = np.zeros(pattern.shape[0], self.dtype)
             none = np.zeros((1, 0), self.dtype)
             self._numbers = Numbers(
-                cuts=self.influence._cuts,
+                cuts=self.influence.cuts,
                 dynamics_data=none,
                 immediate_data=none,
                 influence=self.influence.panels,
                 step_grad=np.zeros(pattern.shape[0], self.dtype),
-                dense=self.influence._dense,
-                scratch=self.influence._scratch,
+                dense=self.influence.dense,
+                scratch=self.influence.scratch,
             )
             self._no_signal = np.zeros((batch, pattern.shape[1]), self.dtype)
         self.influence.reset()
@@ -231,4 +232,5 @@ class Window:
         )
         scored = state_grad is not None
         delta = state_grad if scored else self._no_signal
-        influence_step(self.influence.program, numbers, scored, delta, grad)
+        kernel = serial_influence_step if self.influence.threads == 1 else influence_step
+        kernel(self.influence.program, numbers, scored, delta, grad)

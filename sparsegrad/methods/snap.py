@@ -83,13 +83,13 @@ class InfluenceEngine:
         self._dynamics = dynamics_pattern(cell)[1]
         self._threads = threads
         self._numbers = Numbers(
-            cuts=self.influence._cuts,
+            cuts=self.influence.cuts,
             dynamics_data=np.zeros((batch, pattern.dynamics_indices.size), cell.dtype),
             immediate_data=np.zeros((batch, pattern.immediate_indices.size), cell.dtype),
             influence=self.influence.panels,
             step_grad=np.zeros(cell.weights.size, cell.dtype),
-            dense=self.influence._dense,
-            scratch=self.influence._scratch,
+            dense=self.influence.dense,
+            scratch=self.influence.scratch,
         )
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
