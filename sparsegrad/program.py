@@ -1,6 +1,7 @@
 """The structure that the panel kernels replay: layout of J in panels and the lists of sources."""
 
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from sparsegrad.kernels.lower import (
 from sparsegrad.kernels.simd import SLACK, WIDE
 from sparsegrad.pattern import ReachPattern
 
+_programs: "WeakKeyDictionary[ReachPattern, Program]" = WeakKeyDictionary()
 _MAX_WIDTH = 160  # columns of a panel: ten float32 vectors, of which eight share one index
 _SCRATCH = 1 << 18  # elements of a panel that should stay in L2: 1 MiB of float32
 _BLOCKED_BELOW = 0.56 if WIDE else 0.0  # sources of blocks over those of rows: see CONTRIBUTING
@@ -98,8 +100,16 @@ def lower(pattern: ReachPattern) -> Program:
     Returns
     -------
     Program
-        Structure alone: it serves every Influence on this pattern, of any dtype and batch.
+        Structure alone: it serves every Influence on this pattern, of any dtype and batch. It is
+        lowered once and kept for as long as the pattern lives.
     """
+    program = _programs.get(pattern)
+    if program is None:
+        program = _programs[pattern] = _lower(pattern)
+    return program
+
+
+def _lower(pattern: ReachPattern) -> Program:
     reach_indptr, reach_indices = pattern.reach_indptr, pattern.reach_indices
     units = pattern.shape[1]
     tall = np.diff(reach_indptr)

@@ -1,4 +1,6 @@
+import gc
 import os
+import weakref
 
 import hypothesis
 import numba
@@ -421,3 +423,17 @@ def test_kernels_allocate_nothing(kernel, rng):
     allocates(3)
     (code,) = allocates.inspect_llvm().values()
     assert "NRT_MemInfo_alloc" in code
+
+
+def test_a_pattern_is_lowered_once_and_takes_its_program_along(rng):
+    pattern = reach(*random_sparse(rng, 6, 2, 2))
+    one, two = Influence(pattern), Influence(pattern, batch=3, dtype="float64")
+    assert one.program is two.program
+    sources, held = weakref.ref(one.program.sources), weakref.ref(pattern)
+    del one, two
+    gc.collect()
+    assert sources() is not None  # the pattern alone keeps it
+    del pattern
+    gc.collect()
+    assert held() is None
+    assert sources() is None
