@@ -38,7 +38,26 @@ def _cache_folder():
 
 os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())  # before anything imports numba
 
+# What stands above the kernels runs compiled only: interpreted or bounds-checked it would take
+# most of the time and reach no kernel that the other files do not.
+ABOVE_THE_KERNELS = [
+    "test_c.py",
+    "test_checkpoint.py",
+    "test_cli.py",
+    "test_compare.py",
+    "test_examples.py",
+    "test_jax.py",
+    "test_package.py",
+    "test_perf_smoke.py",
+    "test_readme.py",
+    "test_tasks.py",
+    "test_torch.py",
+    "test_train.py",
+]
+
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+CHECKED = os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0")
+collect_ignore = ABOVE_THE_KERNELS if INTERPRETED or CHECKED else []
 hypothesis.settings.register_profile(
     "sparsegrad",
     deadline=None,  # the first example of a kernel compiles it
