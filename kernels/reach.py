@@ -255,31 +255,33 @@ def count_levels(
             depth += 1
 
 
-# size[g] = |R|,  edges[g] = |{(i, m) : D[i, m] may be non-zero, m in R}|,  R saturated
+# closed[g] = |R|, |{(i, m) : D[i, m] may be non-zero, m in R}|,  R saturated
+# A closure that holds the giant component holds all that is below it, which is counted in `whole`.
 @numba.njit(cache=True, nogil=True)
 def measure_closures(
     start: int,  #                              in, first group
     stop: int,  #                               in, one past the last
-    column_indptr: NDArray[np.int64],  # (units + 1,)     in, D by columns
-    column_indices: NDArray[np.int32],  # (nnz of D,)      in
-    immediate_indptr: NDArray[np.int64],  # (weights + 1,)   in, I by columns
-    immediate_indices: NDArray[np.int32],  # (nnz of I,)      in
-    first: NDArray[np.int32],  # (groups,)        in, a weight of each group
-    size: NDArray[np.int64],  # (groups,)        out, in the range
-    edges: NDArray[np.int64],  # (groups,)        out, in the range
-    levels: NDArray[np.int64],  # (units + 1, 2)   scratch
-    marker: NDArray[np.int32],  # (units,)         scratch, -1 on entry
-    queue: NDArray[np.int32],  # (units,)         scratch
+    successor_indptr: NDArray[np.int64],  # (components + 1,)  in, the giant one feeds nothing
+    successor_indices: NDArray[np.int32],  #                    in
+    touched_indptr: NDArray[np.int64],  # (groups + 1,)      in, what each group writes into
+    touched_indices: NDArray[np.int32],  #                    in
+    units: NDArray[np.int64],  # (components,)      in
+    edges: NDArray[np.int64],  # (components,)      in, out of its units
+    below: NDArray[np.bool_],  # (components,)      in, in the closure of the giant one
+    giant: int,  #                              in
+    whole: NDArray[np.int64],  # (2,)               in, units and edges of that closure
+    closed: NDArray[np.int64],  # (groups, 2)        out, in the range: units and edges
+    levels: NDArray[np.int64],  # (units + 1, 2)     scratch
+    marker: NDArray[np.int32],  # (units,)           scratch, -1 on entry
+    queue: NDArray[np.int32],  # (units,)           scratch
 ) -> None:
     """Measure what exact RTRL costs per weight: R is closed, so no link of D leaves it."""
-    units = marker.size
     for group in range(start, stop):
-        weight = first[group]
-        seeds = immediate_indices[immediate_indptr[weight] : immediate_indptr[weight + 1]]
+        seeds = touched_indices[touched_indptr[group] : touched_indptr[group + 1]]
         count, _ = _walk(
-            units + 1,
-            column_indptr,
-            column_indices,
+            marker.size + 1,
+            successor_indptr,
+            successor_indices,
             seeds,
             group,
             np.int64(0),
@@ -287,8 +289,11 @@ def measure_closures(
             marker,
             queue,
         )
-        total = 0
+        from_giant = marker[giant] == group
+        closed[group, 0] = whole[0] if from_giant else 0
+        closed[group, 1] = whole[1] if from_giant else 0
         for place in range(count):
-            total += column_indptr[queue[place] + 1] - column_indptr[queue[place]]
-        size[group] = count
-        edges[group] = total
+            component = queue[place]
+            if not (from_giant and below[component]):
+                closed[group, 0] += units[component]
+                closed[group, 1] += edges[component]

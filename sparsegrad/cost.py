@@ -12,10 +12,11 @@ each times the batch. Adding I to J is not counted: it is one addition per entry
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from sparsegrad.memory import available_memory, require_memory
-from sparsegrad.symbolic import Rows, measure_saturation
+from sparsegrad.saturation import measure_saturation
+from sparsegrad.symbolic import Rows, canonical
 
 if TYPE_CHECKING:
     from sparsegrad.pattern import ReachPattern
@@ -29,6 +30,7 @@ __all__ = [
     "price",
     "require_memory",
     "saturated_cost",
+    "saturated_counts",
 ]
 
 
@@ -80,9 +82,8 @@ def dense_rtrl_multiply_adds(pattern: "ReachPattern", batch: int = 1) -> int:
 def saturated_cost(pattern: "ReachPattern", batch: int = 1, dtype: DTypeLike = "float32") -> Cost:
     """Cost of exact RTRL on the net of a pattern, whatever the pattern's own n.
 
-    The same as `reach(dynamics, immediate, n=None).cost(batch, dtype)`, but no reach is stored:
-    weights that write into the same strongly connected components of D saturate at the same
-    reach, which is closed under D and so has as many multiply-adds as links leave it.
+    The same as `reach(dynamics, immediate, n=None).cost(batch, dtype)`, but no reach is stored;
+    see `sparsegrad.saturation`.
 
     Parameters
     ----------
@@ -94,3 +95,22 @@ def saturated_cost(pattern: "ReachPattern", batch: int = 1, dtype: DTypeLike = "
     dynamics = Rows(pattern.dynamics_indptr, pattern.dynamics_indices, pattern.shape[1])
     weights = Rows(pattern.immediate_indptr, pattern.immediate_indices, pattern.shape[1])
     return price(*measure_saturation(dynamics, weights), batch, dtype)
+
+
+def saturated_counts(dynamics: ArrayLike, immediate: ArrayLike) -> tuple[int, int]:
+    """Entries and multiply-adds per step of exact RTRL, from D and I without any pattern.
+
+    Parameters
+    ----------
+    dynamics, immediate
+        As for `reach`.
+
+    Returns
+    -------
+    entries, multiply_adds : int
+        As in `saturated_cost`, for one sequence.
+    """
+    return measure_saturation(
+        canonical("dynamics", dynamics, by_columns=False),
+        canonical("immediate", immediate, by_columns=True),
+    )

@@ -24,10 +24,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsegrad.cost import saturated_counts
 from sparsegrad.influence import Influence
 from sparsegrad.pattern import ReachPattern, reach
 from sparsegrad.roofline import Roofline
-from sparsegrad.saturation import saturated_counts
 from sparsegrad.structures import GATE_MASKS, GATES, Structure, structure
 
 DTYPES = ("float32", "float64")
@@ -187,7 +187,7 @@ def profile(
         net = f"{cell} {units} @ {100 * sparsity:.4g}%"
         announce(f"{net}: masks")
         drawn = structure(cell, units, sparsity, sweep.inputs, sweep.gate_masks, sweep.seed)
-        rtrl = saturated_counts(drawn)
+        rtrl = saturated_counts(drawn.dynamics, drawn.immediate)
         for n in sweep.n:
             announce(f"{net}, {'rtrl' if n is None else f'n = {n}'}")
             entries, multiply_adds = rtrl if n is None else exact_counts(drawn, n)

@@ -1,89 +1,76 @@
-"""Exact cost of RTRL on a sparse structure, without building its reach pattern.
+"""What exact RTRL costs on a net, counted without building its reach pattern.
 
 A saturated reach R is closed under D: whatever a unit of R feeds is in R. So the multiply-adds of
 a weight are |{(i, m) : D[i, m] ≠ 0, m ∈ R}|, the out-edges of R's units, and both counts are sums
 over the strongly connected components that R is made of. In a random net nearly all units are in
-one component, whose closure is found once; the few others are walked one by one. That makes
+one component, whose closure is found once; walks over the few others stop there. That makes
 100,000 units countable whose pattern would have 10¹⁰ places.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
-from sparsegrad.structures import Structure
+from sparsegrad.kernels.reach import measure_closures
+from sparsegrad.symbolic import Rows, Search, in_threads
 
 
-def saturated_counts(structure: Structure) -> tuple[int, int]:
+def measure_saturation(dynamics: Rows, weights: Rows) -> tuple[int, int]:
     """Count the entries and the multiply-adds per step of exact RTRL.
 
     Parameters
     ----------
-    structure : Structure
-        Patterns of D and I.
+    dynamics : Rows
+        D by rows, canonical.
+    weights : Rows
+        I by columns, canonical.
 
     Returns
     -------
     entries, multiply_adds : int
         The same as `reach(dynamics, immediate, n=None).cost()` counts.
     """
-    dynamics = structure.dynamics
-    count, label = connected_components(dynamics, directed=True, connection="strong")
-    size = np.bincount(label, minlength=count)
-    # D[i, m] is the edge m → i, so out-edges are counted in columns
-    edges = np.bincount(label[dynamics.indices], minlength=count)
-    weights = np.bincount(label, weights=structure.weights_by_start, minlength=count)
-    entries = multiply_adds = 0
-    for component, (units, out) in _closures(dynamics, label, size, edges, weights > 0):
-        entries += int(weights[component]) * units
-        multiply_adds += int(weights[component]) * out
+    search = Search(dynamics, weights, None)
+    label, touched = search.share_components()
+    fed_by = search.columns  # D[i, m] is the edge m → i
+    units = np.bincount(label, minlength=touched.columns)
+    edges = np.zeros(touched.columns, np.int64)
+    np.add.at(edges, label, np.diff(fed_by.indptr))
+    giant = int(np.argmax(units))
+    below = _closure(fed_by, label, giant, touched.columns)
+    successors = _successors(fed_by, label, giant, touched.columns)
+    whole = np.array([units[below].sum(), edges[below].sum()])
+    multiplicity = search.multiplicity()
+    closed = np.empty((multiplicity.size, 2), np.int64)
+
+    def task(start: int, stop: int) -> None:
+        measure_closures(
+            start, stop, *successors[:2], *touched[:2], units, edges, below, giant, whole, closed,
+            *search.scratch(),
+        )  # fmt: skip
+
+    in_threads(task, multiplicity.size)
+    entries, multiply_adds = (multiplicity @ closed).tolist()
     return entries, multiply_adds
 
 
-def _closures(
-    dynamics: sparse.csr_array,
-    label: NDArray[np.int32],
-    size: NDArray[np.int64],
-    edges: NDArray[np.int64],
-    wanted: NDArray[np.bool_],
-) -> list[tuple[int, tuple[int, int]]]:
-    """Return (units, out-edges) of the closure of each wanted component."""
-    successors = _successors(dynamics, label, len(size))
-    giant = int(np.argmax(size))
-    closure = _walk(giant, successors, stop=-1)
-    below_units, below_out = int(size[list(closure)].sum()), int(edges[list(closure)].sum())
-    found = []
-    for component in np.flatnonzero(wanted).tolist():
-        members = _walk(component, successors, stop=giant)
-        units = out = 0
-        if giant in members:
-            members, units, out = members - closure, below_units, below_out
-        own = list(members)
-        found.append((component, (units + int(size[own].sum()), out + int(edges[own].sum()))))
-    return found
+def _closure(fed_by: Rows, label: NDArray[np.int32], start: int, count: int) -> NDArray[np.bool_]:
+    """Whether each component is reached from `start`: bool, (components,)."""
+    from scipy.sparse import csr_array  # 0.2 s to import, as in symbolic
+    from scipy.sparse.csgraph import breadth_first_order
+
+    ones = np.ones(fed_by.indices.size, np.int8)
+    graph = csr_array((ones, fed_by.indices, fed_by.indptr), shape=[label.size] * 2)
+    unit = int(np.argmax(label == start))
+    reached = breadth_first_order(graph, unit, return_predecessors=False)
+    closure = np.zeros(count, bool)
+    closure[label[reached]] = True
+    return closure
 
 
-def _successors(
-    dynamics: sparse.csr_array, label: NDArray[np.int32], count: int
-) -> dict[int, list[int]]:
-    target = np.repeat(label, np.diff(dynamics.indptr)).astype(np.int64)
-    source = label[dynamics.indices].astype(np.int64)
-    codes = np.unique((source * count + target)[source != target])
-    successors: dict[int, list[int]] = {}
-    for code in codes.tolist():
-        successors.setdefault(code // count, []).append(code % count)
-    return successors
-
-
-def _walk(start: int, successors: dict[int, list[int]], stop: int) -> set[int]:
-    """Return the components reached from `start`; what follows `stop` alone is left out."""
-    members, waiting = {start}, [start]
-    while waiting:
-        component = waiting.pop()
-        if component == stop:
-            continue
-        fresh = [c for c in successors.get(component, ()) if c not in members]
-        members.update(fresh)
-        waiting.extend(fresh)
-    return members
+def _successors(fed_by: Rows, label: NDArray[np.int32], giant: int, count: int) -> Rows:
+    """Return what each component feeds; the giant one nothing, so that walks stop there."""
+    source = np.repeat(label, np.diff(fed_by.indptr)).astype(np.int64)
+    target = label[fed_by.indices]
+    codes = np.unique((source * count + target)[(source != target) & (source != giant)])
+    indptr = np.searchsorted(codes // count, np.arange(count + 1))
+    return Rows(indptr.astype(np.int64), (codes % count).astype(np.int32), count)

@@ -47,16 +47,6 @@ class Structure:
         """How many weights exist, biases included."""
         return int(self.immediate.shape[1])
 
-    @property
-    def weights_by_start(self) -> NDArray[np.int64]:
-        """How many weights start from each state number, (state,).
-
-        A weight that writes h_i and c_i starts from c_i, which feeds h_i: the last row of its
-        column of I reaches the others.
-        """
-        last = self.immediate.indices[self.immediate.indptr[1:] - 1]
-        return np.bincount(last, minlength=self.immediate.shape[0])
-
 
 def structure(
     cell: str,

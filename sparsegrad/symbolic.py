@@ -19,7 +19,6 @@ from sparsegrad.kernels.reach import (
     count_levels,
     count_reach,
     fill_reach,
-    measure_closures,
 )
 from sparsegrad.memory import require_memory
 
@@ -126,7 +125,7 @@ def find_reach(dynamics: Rows, weights: Rows, n: int | None) -> tuple[Any, ...]:
 
     Returns the fields of a ReachPattern, in order, the arrays read-only.
     """
-    search = _Search(dynamics, weights, n)
+    search = Search(dynamics, weights, n)
     if n is None:
         levels = search.count_levels()
         search.share_components()
@@ -154,26 +153,7 @@ def find_reach(dynamics: Rows, weights: Rows, n: int | None) -> tuple[Any, ...]:
     return *arrays, last if n is None else n, saturated, tuple(entries[:last])
 
 
-def measure_saturation(dynamics: Rows, weights: Rows) -> tuple[int, int]:
-    """Return entries and multiply-adds of the saturated pattern, without storing a reach."""
-    search = _Search(dynamics, weights, None)
-    search.share_components()
-    multiplicity = search.multiplicity()
-    size = np.empty(multiplicity.size, np.int64)
-    edges = np.empty(multiplicity.size, np.int64)
-
-    def task(start: int, stop: int) -> None:
-        levels, marker, queue = search.scratch()
-        measure_closures(
-            start, stop, *search.columns[:2], *weights[:2], search.first, size, edges,
-            levels, marker, queue,
-        )  # fmt: skip
-
-    _in_threads(task, multiplicity.size)
-    return int(np.dot(multiplicity, size)), int(np.dot(multiplicity, edges))
-
-
-class _Search:
+class Search:
     """Walks from groups of weights with equal columns of I."""
 
     def __init__(self, dynamics: Rows, weights: Rows, n: int | None) -> None:
@@ -204,13 +184,20 @@ class _Search:
             )  # fmt: skip
             return levels
 
-        return np.sum(_in_threads(task, self.first.size), axis=0)
+        return np.sum(in_threads(task, self.first.size), axis=0)
 
-    def share_components(self) -> None:
+    def share_components(self) -> tuple[NDArray[np.int32], Rows]:
         """Merge groups that write into the same strongly connected components of D.
 
         They saturate at the same reach, so one walk serves them all: a net that is one component
         takes one walk, not one per unit.
+
+        Returns
+        -------
+        label : int32 array, (units,)
+            Each unit's component.
+        touched : Rows
+            The components that each group writes into.
         """
         # scipy.sparse takes 0.2 s to import, much of what `import sparsegrad` may take
         from scipy.sparse import csr_array
@@ -223,9 +210,15 @@ class _Search:
         np.cumsum(np.diff(self.weights.indptr)[self.first], out=indptr[1:])
         indices = np.empty(int(indptr[-1]), np.int32)
         expand_reach(self.first, *self.weights[:2], indptr, indices)
-        touched = _transpose(_transpose(Rows(indptr, label[indices].astype(np.int32), count)))
+        label = label.astype(np.int32)
+        touched = _transpose(_transpose(Rows(indptr, label[indices], count)))
         component_set, lead = _group_rows(touched, self._unit_hash())
         self.group, self.first = component_set[self.group], self.first[lead]
+        np.cumsum(np.diff(touched.indptr)[lead], out=indptr[1 : lead.size + 1])
+        indptr = indptr[: lead.size + 1]
+        indices = np.empty(int(indptr[-1]), np.int32)
+        expand_reach(lead, *touched[:2], indptr, indices)
+        return label, Rows(indptr, indices, count)
 
     def count(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], bool]:
         """Size and key of each group's reach, places that each level adds, and if saturated."""
@@ -243,7 +236,7 @@ class _Search:
             )  # fmt: skip
             return levels, saturated
 
-        results = _in_threads(task, groups)
+        results = in_threads(task, groups)
         levels = np.sum([levels for levels, _ in results], axis=0)
         return size, key, levels, all(saturated for _, saturated in results)
 
@@ -259,7 +252,7 @@ class _Search:
                 reach_indptr, reach_indices, levels, marker, queue,
             )  # fmt: skip
 
-        _in_threads(task, lead.size)
+        in_threads(task, lead.size)
         return reach_indices
 
     def check(
@@ -281,7 +274,7 @@ class _Search:
                 supernode, weight_of, reach_indptr, reach_indices, levels, marker, queue,
             )  # fmt: skip
 
-        return all(_in_threads(task, self.first.size))
+        return all(in_threads(task, self.first.size))
 
     def scratch(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
         """Levels, marker and queue of one walker."""
@@ -313,7 +306,7 @@ def _merge(key: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]
     return rank[inverse], first[order]
 
 
-def _in_threads(task: Callable[[int, int], Any], count: int) -> list[Any]:
+def in_threads(task: Callable[[int, int], Any], count: int) -> list[Any]:
     """Run task(start, stop) over ranges of `count`, on as many threads as Numba may use."""
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     threads = min(most, -(-count // _GROUPS_PER_TASK))

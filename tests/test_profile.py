@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsegrad import profile as profiling
+from sparsegrad.cost import saturated_counts
 from sparsegrad.pattern import reach
 from sparsegrad.profile import Point, Sweep, exact_counts, profile, random_values, time_call
 from sparsegrad.report import count, csv_report, duration, json_report, plain_report, size
 from sparsegrad.roofline import Roofline
-from sparsegrad.saturation import saturated_counts
 from sparsegrad.scaling import exponent, fit_growth
 from sparsegrad.structures import structure
 
@@ -131,7 +131,7 @@ def test_counts_equal_the_definition(cell, units, sparsity, shared, seed):
     masks = "shared" if shared else "independent"
     drawn = structure(cell, units, sparsity, inputs=2, gate_masks=masks, seed=seed)
     dense = drawn.dynamics.toarray(), drawn.immediate.toarray()
-    assert saturated_counts(drawn) == brute_counts(*dense, None)
+    assert saturated_counts(drawn.dynamics, drawn.immediate) == brute_counts(*dense, None)
     for n in (1, 2, 3):
         assert exact_counts(drawn, n) == brute_counts(*dense, n)
 
@@ -148,7 +148,7 @@ def test_counting_in_parts_changes_nothing(cell, monkeypatch):
 @compiled_only
 def test_large_structures_are_counted_fast_and_without_their_pattern():
     drawn = structure("rnn", 30_000, 1 - 4 / 30_000, inputs=2)
-    entries, multiply_adds = saturated_counts(drawn)
+    entries, multiply_adds = saturated_counts(drawn.dynamics, drawn.immediate)
     assert 0.9 * 30_000 * drawn.weights < entries < 30_000 * drawn.weights
     assert multiply_adds > 3.5 * entries
     assert exact_counts(drawn, 2)[0] < 8 * drawn.weights
