@@ -1,11 +1,10 @@
 """One step of a cell inside somebody else's loop: forward, D and I of a batch, and ∂L/∂x.
 
 A host framework holds the weights in arrays of its own, one per name, and gives the step's loss
-back as δ = ∂L_t/∂s_t. Where J is advanced and contracted is its affair; the kernels for that are in
-`sparsegrad.kernels.panels`.
+back as δ = ∂L_t/∂s_t; then J is advanced and contracted. Nothing here is parallel: to load a
+parallel kernel starts Numba's threads, and with OpenMP that sets the host's number of threads too.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +12,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .cells import Dynamics, Maps, Partials, apply_maps, dynamics_values, immediate_values
+from .elementwise import gru, lstm, rnn_relu, rnn_tanh
+from .panels import CONTRACT, UPDATE, panels_range, spread_dynamics
+from .snap import Numbers
 
 FINE = -1
+KINDS = (rnn_tanh, rnn_relu, gru, lstm)
+"""The updates that `elementwise` knows: a pointer to a function costs 25 µs to pass in a call."""
 
 
 class Work(NamedTuple):
@@ -24,6 +28,26 @@ class Work(NamedTuple):
     pre: NDArray[np.floating]  # (maps, units)
     new_state: NDArray[np.floating]  # (C, units)
     d_state: NDArray[np.floating]  # (C, C, units)
+
+
+@njit(cache=True, nogil=True)
+def elementwise(
+    kind: int,  # place of the update in KINDS
+    state: NDArray[np.floating],
+    pre: NDArray[np.floating],
+    new_state: NDArray[np.floating],
+    d_state: NDArray[np.floating],
+    d_pre: NDArray[np.floating],
+) -> None:
+    """Run the update of a built-in cell; the arrays are those of `kernels.elementwise`."""
+    if kind == 0:
+        rnn_tanh(state, pre, new_state, d_state, d_pre)
+    elif kind == 1:
+        rnn_relu(state, pre, new_state, d_state, d_pre)
+    elif kind == 2:
+        gru(state, pre, new_state, d_state, d_pre)
+    else:
+        lstm(state, pre, new_state, d_state, d_pre)
 
 
 @njit(cache=True, nogil=True)
@@ -57,7 +81,7 @@ def order_gradient(
 
 @njit(cache=True, nogil=True)
 def embedded_step(
-    update: Callable[..., None],
+    kind: int,
     maps: Maps,  # in
     partials: Partials,  # in
     dynamics: Dynamics,  # in
@@ -82,7 +106,7 @@ def embedded_step(
             work.sources[units + i] = x[b, i]
         apply_maps(maps, work.sources, work.pre)
         outer = d_pre[b if wants > 0 else 0]
-        update(state[b], work.pre, work.new_state, work.d_state, outer)
+        elementwise(kind, state[b], work.pre, work.new_state, work.d_state, outer)
         for c in range(components):
             for i in range(units):
                 new_state[c, b, i] = work.new_state[c, i]
@@ -120,3 +144,25 @@ def input_gradient(
                     source = indices[w] - units
                     if source < inputs:  # the last source is the constant 1 of the biases
                         x_grad[b, source] += weights[w] * d_map
+
+
+@njit(cache=True, nogil=True)
+def serial_influence_step(
+    program: Any,  # in, the named arrays of sparsegrad.program.Program
+    numbers: Numbers,  # in/out
+    scored: bool,
+    state_grad: NDArray[np.floating],  # (B, states)   in
+    grad: NDArray[np.floating],  # (weights,)          in/out
+) -> None:
+    """Do as `sparsegrad.kernels.snap.influence_step`, on the caller's thread."""
+    p, n = program, numbers
+    mode = UPDATE | CONTRACT if scored else UPDATE
+    spread_dynamics(p.dynamics_indptr, p.dynamics_indices, n.dynamics_data, n.dense)
+    panels_range(
+        0, p.panels.shape[0] - 1, mode, p.dynamics_indptr, p.dynamics_indices, p.panels,
+        p.row_indptr, p.rows, p.source_indptr, p.sources, p.columns, p.runs, n.dynamics_data,
+        n.immediate_data, state_grad, n.influence, n.step_grad, n.dense, n.scratch[0],
+    )  # fmt: skip
+    if scored:
+        for w in range(n.step_grad.size):
+            grad[w] += n.step_grad[w]

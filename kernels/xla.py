@@ -20,8 +20,7 @@ from numba import carray, njit
 
 from .addresses import WORDS, int32_at, int64_at, program_at, real_at
 from .cells import Dynamics, Maps, Partials, apply_maps, dynamics_values, immediate_values
-from .elementwise import gru, lstm, rnn_relu, rnn_tanh
-from .embed import input_gradient, order_gradient
+from .embed import elementwise, input_gradient, order_gradient
 from .panels import panels_contract, panels_update
 
 CELL_SIZES = (
@@ -33,7 +32,6 @@ CELL_ARRAYS = (
     "state_columns", "own_place", "own_source", "run_indptr", "run_source", "run_weight",
     "run_place", "order",
 )  # fmt: skip
-KINDS = (rnn_tanh, rnn_relu, gru, lstm)
 BLOCK_WORDS = WORDS + len(CELL_SIZES) + len(CELL_ARRAYS)
 _FIRST = WORDS + len(CELL_SIZES)
 
@@ -99,18 +97,6 @@ def _cell_at(words: Any, base: int) -> Any:
     return indptr, recurrent_end, indices, partials, dynamics, order
 
 
-@njit(cache=True, nogil=True)
-def _update(kind: int, state: Any, pre: Any, new_state: Any, d_state: Any, d_pre: Any) -> None:
-    if kind == 0:
-        rnn_tanh(state, pre, new_state, d_state, d_pre)
-    elif kind == 1:
-        rnn_relu(state, pre, new_state, d_state, d_pre)
-    elif kind == 2:
-        gru(state, pre, new_state, d_state, d_pre)
-    else:
-        lstm(state, pre, new_state, d_state, d_pre)
-
-
 # (block, weights, x, s, J) → (s', J', ∂s'/∂a, weights in the maps' order; scratch: D, I, dense, …)
 @njit(cache=True, nogil=True)
 def _step(frame: int, like: Any) -> int:
@@ -148,7 +134,7 @@ def _step(frame: int, like: Any) -> int:
             sources[units + i] = x[b, i]
         sources[units + inputs] = 1
         apply_maps(maps, sources, pre)
-        _update(kind, state[b], pre, new_state[b], d_state, d_pre[b])
+        elementwise(kind, state[b], pre, new_state[b], d_state, d_pre[b])
         dynamics_values(dynamics, weights, d_state, d_pre[b], D[b])
         immediate_values(maps, partials, sources, d_pre[b], immediate[b])
     if _argument(frame, 4) != _result(frame, 1):  # XLA was asked for one buffer; it may have two

@@ -1,6 +1,9 @@
 """Every example runs and learns; the compiled loop holds no Python object."""
 
 import importlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -49,3 +52,17 @@ def test_the_compiled_loop_needs_no_interpreter(example):
 def test_every_example_is_tested():
     there = {path.stem for path in EXAMPLES.glob("*.py")}
     assert there == {*LEARNING, "stream"}  # stream: test_c.py
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_the_overhead_scripts_run(framework):
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip(framework, reason=f"{framework} is not installed")
+    script = EXAMPLES.parent / "perf" / f"{framework}_step.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--toy", "--rounds", "2"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    crossing, training = map(json.loads, done.stdout.splitlines())
+    assert crossing["comparison"] == "crossing"
+    assert training["ratio"] > 0

@@ -3,6 +3,8 @@
 import copy
 import gc
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -459,6 +461,18 @@ def test_threads_do_not_change_a_bit(threads):
     for module in (cell, again):
         module(x, module(x)).sum().backward()
     assert torch.equal(cell.weight_hh.grad, again.weight_hh.grad)
+
+
+def test_the_hosts_threads_are_left_alone():
+    """Numba's threads, once started, would set OpenMP's number for torch as well."""
+    code = """
+import torch
+torch.set_num_threads(1)
+from sparsegrad.interop.torch import SnApGRU
+SnApGRU(4, 9)(torch.zeros(1, 4)).sum().backward()
+assert torch.get_num_threads() == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class _Streams(torch.utils.data.Dataset):

@@ -10,6 +10,7 @@ from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.interop.window import Ticket, Window
 from sparsegrad.kernels.embed import (
     FINE,
+    KINDS,
     Work,
     embedded_step,
     gather_weights,
@@ -24,7 +25,7 @@ class CellWindow(Window):
 
     Parameters
     ----------
-    cell : Cell
+    cell : GRU, LSTM or RNN
         Structure; its weights are overwritten with those that `forward` is given.
     n : int or None
         Steps of reach; None saturates (exact RTRL).
@@ -45,7 +46,7 @@ class CellWindow(Window):
             new_state=np.zeros((components, units), cell.dtype),
             d_state=np.zeros((components, components, units), cell.dtype),
         )
-        self._update = cell.kind.compiled(cell.dtype)
+        self._kind = KINDS.index(cell.kind.update)
         self._spare_d_pre = np.zeros((1, components, n_maps, units), cell.dtype)
         self._none = np.zeros((1, 0), cell.dtype)
 
@@ -84,7 +85,7 @@ class CellWindow(Window):
             step = self.open(batch)
         new_state = np.empty((cell.kind.components, batch, cell.units), cell.dtype)
         outcome = embedded_step(
-            self._update, cell.maps, cell.kind.partials, self._dynamics, x, state, wants,
+            self._kind, cell.maps, cell.kind.partials, self._dynamics, x, state, wants,
             new_state, d_pre, step.dynamics_data if step else self._none,
             step.immediate_data if step else self._none, self._work,
         )  # fmt: skip

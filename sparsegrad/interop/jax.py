@@ -36,6 +36,7 @@ from sparsegrad.interop.c import sizes
 from sparsegrad.interop.cell_window import parameter_order, present
 from sparsegrad.kernels import xla
 from sparsegrad.kernels.addresses import ARRAYS
+from sparsegrad.kernels.embed import KINDS
 from sparsegrad.memory import require_memory
 from sparsegrad.pattern import ReachPattern, reach
 
@@ -79,7 +80,7 @@ class SnapStep:
     """
 
     def __init__(self, cell: Cell, n: int | None = 2) -> None:
-        if not isinstance(cell, Cell) or cell.kind.update not in xla.KINDS:
+        if not isinstance(cell, Cell) or cell.kind.update not in KINDS:
             raise TypeError(f"cell must be a GRU, LSTM or RNN of sparsegrad, got {cell!r}")
         self._dtype = cell.dtype.name
         if jnp.asarray(np.zeros(0, cell.dtype)).dtype != cell.dtype:
@@ -237,7 +238,7 @@ def _block(cell: Cell, dynamics: Any, influence: Influence, program_sizes: list[
     order = np.concatenate([parameter_order(cell, name) for name in present(cell)])
     cell_sizes = [
         cell.units, cell.inputs, cell.kind.components, len(cell.kind.maps),
-        xla.KINDS.index(cell.kind.update), partials.map_components.size,
+        KINDS.index(cell.kind.update), partials.map_components.size,
         partials.state_rows.size, dynamics.own_place.size, dynamics.run_source.size,
         dynamics.weight.size,
     ]  # fmt: skip
