@@ -41,6 +41,7 @@ os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())  # before anything imports 
 # What stands above the kernels runs compiled only: interpreted or bounds-checked it would take
 # most of the time and reach no kernel that the other files do not.
 ABOVE_THE_KERNELS = [
+    "test_allocations.py",
     "test_c.py",
     "test_checkpoint.py",
     "test_cli.py",
