@@ -33,7 +33,7 @@ def _walk(
     column_indices: NDArray[np.int32],
     seeds: NDArray[np.int32],
     mark: int,
-    multiplicity: int,
+    multiplicity: int | np.int64,
     levels: NDArray[np.int64],
     marker: NDArray[np.int32],
     queue: NDArray[np.int32],

@@ -43,9 +43,10 @@ def measure_saturation(dynamics: Rows, weights: Rows) -> tuple[int, int]:
     closed = np.empty((multiplicity.size, 2), np.int64)
 
     def task(start: int, stop: int) -> None:
+        levels, marker, queue = search.scratch()
         measure_closures(
             start, stop, *successors[:2], *touched[:2], units, edges, below, giant, whole, closed,
-            *search.scratch(),
+            levels, marker, queue,
         )  # fmt: skip
 
     in_threads(task, multiplicity.size)
