@@ -41,13 +41,16 @@ int64_at = _pointer_to(types.int64)
 
 
 @intrinsic
-def real_at(typingctx: Any, address: Any, like: Any) -> Any:
+def _real_at(typingctx: Any, address: Any, like: Any) -> Any:
     """Read an int64 as the address of a number of the type of `like`."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
 
     return types.CPointer(like)(types.int64, like), codegen
+
+
+real_at: Any = _real_at  # an intrinsic hides its first argument from type checkers
 
 
 @njit(cache=True, nogil=True)

@@ -19,6 +19,7 @@ from numba import types
 from sparsegrad.influence import Influence
 from sparsegrad.kernels.addresses import ARRAYS, SIZES
 from sparsegrad.kernels.c_api import c_contract, c_update, c_update_and_contract
+from sparsegrad.kernels.panels import panels_update
 
 
 class Struct(ctypes.Structure):
@@ -97,7 +98,7 @@ def functions(dtype: str) -> Functions:
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
         raise TypeError(f"dtype must be float32 or float64, got {name}")
-    if numba.config.DISABLE_JIT:
+    if not hasattr(panels_update, "signatures"):  # NUMBA_DISABLE_JIT
         raise RuntimeError("C functions must be compiled, got NUMBA_DISABLE_JIT=1: unset it")
     return Functions(*[f.address for f in _compiled(name)])
 

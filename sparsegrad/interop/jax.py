@@ -37,6 +37,7 @@ from sparsegrad.interop.cell_window import parameter_order, present
 from sparsegrad.kernels import xla
 from sparsegrad.kernels.addresses import ARRAYS
 from sparsegrad.kernels.embed import KINDS
+from sparsegrad.kernels.panels import panels_update
 from sparsegrad.memory import require_memory
 from sparsegrad.pattern import ReachPattern, reach
 
@@ -223,7 +224,7 @@ class SnapStep:
 @cache
 def _register(dtype: str) -> None:
     """Compile the handlers of a float type and make them known to XLA."""
-    if numba.config.DISABLE_JIT:
+    if not hasattr(panels_update, "signatures"):  # NUMBA_DISABLE_JIT
         raise RuntimeError("XLA's handlers must be compiled, got NUMBA_DISABLE_JIT=1: unset it")
     for name in ("step", "pull"):
         handler = numba.cfunc(types.int64(types.int64), cache=True)(getattr(xla, f"{name}_{dtype}"))

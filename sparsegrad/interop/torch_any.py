@@ -235,7 +235,7 @@ class SnApModule(nn.Module):
             def one(fixed: dict[str, Tensor], h: Tensor) -> Tensor:
                 return functional_call(self.module, fixed, (x[None], h[None]))[0]
 
-            _, pull = vjp(one, fixed, h)
+            pull: Any = vjp(one, fixed, h)[1]
             by_weight, by_state = vmap(pull)(self._seeds)
             return by_state, torch.cat([g.flatten(1) for g in by_weight.values()], 1)
 

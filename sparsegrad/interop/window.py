@@ -36,7 +36,7 @@ class Ticket:
 
     __slots__ = ("__weakref__", "d_pre", "number", "version")
 
-    def __init__(self, number: int, version: int, d_pre: NDArray[Any] | None) -> None:
+    def __init__(self, number: int, version: int, d_pre: Any) -> None:
         self.number, self.version, self.d_pre = number, version, d_pre
 
 
@@ -231,6 +231,6 @@ class Window:
             dynamics_data=step.dynamics_data, immediate_data=step.immediate_data
         )
         scored = state_grad is not None
-        delta = state_grad if scored else self._no_signal
+        delta = self._no_signal if state_grad is None else state_grad
         kernel = serial_influence_step if self.influence.threads == 1 else influence_step
         kernel(self.influence.program, numbers, scored, delta, grad)
