@@ -261,15 +261,15 @@ def test_the_csr_by_weight_is_counted_before_it_is_made(monkeypatch):
 def test_keys_that_collide_do_not_merge_what_differs(monkeypatch, rng):
     net = random_sparse(rng, 40, 3, 2)
     expected = reach(*net, n=2)
-    honest = symbolic._Search._unit_hash
+    honest = symbolic.Search._unit_hash
     monkeypatch.setattr(
-        symbolic._Search,
+        symbolic.Search,
         "_unit_hash",
         lambda search: honest(search) & (1 if search.seed < 2 else -1),
     )
     assert same(reach(*net, n=2), expected)
-    monkeypatch.setattr(symbolic._Search, "_unit_hash", lambda search: honest(search) * 0)
-    search = symbolic._Search(
+    monkeypatch.setattr(symbolic.Search, "_unit_hash", lambda search: honest(search) * 0)
+    search = symbolic.Search(
         symbolic.canonical("", ring(4)[0], False), symbolic.canonical("", ring(4)[1], True), 2
     )
     size, key, _, _ = search.count()
