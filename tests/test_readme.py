@@ -20,6 +20,8 @@ def test_there_are_examples():
 @pytest.mark.skipif(INTERPRETED, reason="takes 36 s and proves nothing more than compiled")
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_runs(number, tmp_path):
+    if "import torch" in EXAMPLES[number]:
+        pytest.importorskip("torch", reason="torch is not installed")
     script = tmp_path / "example.py"  # a file: Numba caches only what has one
     script.write_text(EXAMPLES[number])
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
