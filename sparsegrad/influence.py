@@ -92,6 +92,8 @@ class Influence:
         require_memory(size * self.batch * self.dtype.itemsize, "J with its padding")
         self.panels = aligned_zeros((self.batch, size), self.dtype)
         self.cuts = cut_work(self.program, self.batch, int(threads))
+        if self.threads > 1:
+            numba.get_num_threads()  # starts them: a loop out of Numba's cache would not
         dense = pattern.shape[1] ** 2 if self.program.any_blocked else 0
         self.dense = np.zeros((self.batch, dense), self.dtype)
         self.scratch = aligned_zeros((self.threads, self.program.scratch_size), self.dtype)

@@ -94,3 +94,14 @@ def test_every_package_is_listed():
     )
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in LIBRARY}
     assert listed == there | {"sparsegrad.kernels"}
+
+
+def test_a_learner_starts_the_threads_that_its_compiled_loop_may_call():
+    """A loop out of Numba's cache does not start them itself, and crashed, on one thread too."""
+    done = run(
+        "import sparsegrad as s; from numba.np.ufunc import parallel;"
+        "part = s.RNN(2, 4), s.Linear(1, 'squared_error'), s.SnAp(2), s.SGD(0.1);"
+        "s.OnlineLearner(*part, threads=1);"
+        "print(parallel._is_initialized)"
+    )
+    assert done.stdout.strip() == "True", done.stderr

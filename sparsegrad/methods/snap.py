@@ -4,6 +4,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,6 +80,10 @@ class InfluenceEngine:
     def __init__(self, cell: Cell, pattern: ReachPattern, batch: int, threads: int | None) -> None:
         self.cell = cell
         self.pattern = pattern
+        # The compiled loop holds the parallel kernel. Numba starts its threads when it compiles or
+        # loads that kernel itself, not when it loads a loop around it: without this a loop out of
+        # the cache crashes, on one thread too.
+        numba.get_num_threads()
         self.influence = Influence(pattern, batch, cell.dtype, threads)
         self._dynamics = dynamics_pattern(cell)[1]
         self._threads = threads
