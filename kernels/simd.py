@@ -12,7 +12,6 @@ registers, four of SSE or NEON. Each has a plain Python twin, so the kernels als
 ``store(a, i, v)``      the other way
 ``splat(a, i)``         every lane ``a[i]``
 ``fma(x, y, z)``        ``x * y + z``
-``add(x, y)``           ``x + y``
 ``index(a, i)``         the integer ``a[i]`` as an int64
 ``value(a, i)``         the number ``a[i]``
 ``put(a, i, x)``        ``a[i] = x``
@@ -37,7 +36,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 BYTES = 64
 WIDE = bool(get_host_cpu_features().get("avx512f", False))
-"""Whether the CPU holds a vector in one of 32 registers; fewer cannot feed a dense product."""
+"""Whether the CPU holds a vector in one of 32 registers; fewer cannot hold a block of rows."""
 SLACK = 16
 """Elements that an array needs beyond its last useful one (16 float32 fill one vector)."""
 
@@ -138,14 +137,6 @@ def _fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @intrinsic
-def _add(typingctx: Any, x: Any, y: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.fadd(args[0], args[1])
-
-    return x(x, x), codegen
-
-
-@intrinsic
 def _index(typingctx: Any, a: Any, i: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         value = builder.load(_address(context, builder, sig.args[0], args[0], args[1]))
@@ -228,11 +219,6 @@ def fma(x, y, z):
     return x * y + z
 
 
-def add(x, y):
-    """Return ``x + y``."""
-    return x + y
-
-
 def index(a, i):
     """Return the integer ``a[i]``; a negative `i` is the caller's fault and is not wrapped."""
     return int(a[i])
@@ -290,11 +276,6 @@ def _zero_overload(a):
 @overload(fma)
 def _fma_overload(x, y, z):
     return (lambda x, y, z: _fma(x, y, z)) if isinstance(x, VectorType) else None
-
-
-@overload(add)
-def _add_overload(x, y):
-    return (lambda x, y: _add(x, y)) if isinstance(x, VectorType) else None
 
 
 @overload(index)
