@@ -37,7 +37,7 @@ from sparsegrad.compare import (
     table,
     write_results,
 )
-from sparsegrad.report import write_whole
+from sparsegrad.whole import write_whole
 
 CLOSE = 0.9
 TRIVIAL = 0.5

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # nobody reads any more, as in `| head`; keep the interpreter from complaining on its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, MemoryError, OSError) as error:
+    except (ValueError, MemoryError, OSError, ModuleNotFoundError) as error:
         _complain(str(error) or type(error).__name__)
         return FAILED
     except KeyboardInterrupt:

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from sparsegrad.folder import read_metrics
-from sparsegrad.report import write_whole
 from sparsegrad.settings import CHANGEABLE, Settings
 from sparsegrad.train import DIVERGED, FINISHED, StopWish
+from sparsegrad.whole import write_whole
 
 KEYS = (
     "method", "rate", "seed", "status", "tokens", "seconds", "tokens_per_second", "loss", "value",

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sparsegrad.picture import FAINT, STYLE
-from sparsegrad.report import write_whole
+from sparsegrad.whole import write_whole
 
 NAMES = {
     "length": "longest string L",

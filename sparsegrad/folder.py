@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
 
-from sparsegrad.report import write_whole
+from sparsegrad.tensorfile import need_safetensors
+from sparsegrad.whole import write_whole
 
 try:
     import fcntl
@@ -30,9 +32,12 @@ class Folder:
         If another run is writing there.
     OSError
         If it cannot be written to.
+    ModuleNotFoundError
+        If safetensors, which checkpoints need, is not installed.
     """
 
     def __init__(self, path: Path) -> None:
+        need_safetensors()
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         # the lock goes with the process, however that ends
@@ -46,7 +51,7 @@ class Folder:
                     f"another run is writing into {path}; name another folder, or wait for it"
                 ) from None
         for left in path.glob(f".{CHECKPOINT}.*"):
-            left.unlink(missing_ok=True)  # half a checkpoint of a run that was killed
+            shutil.rmtree(left)  # half a checkpoint of a run that was killed
 
     @property
     def checkpoint(self) -> Path:

@@ -28,8 +28,8 @@ from sparsegrad.learner import OnlineLearner
 from sparsegrad.methods import BPTT, Method, SnAp
 from sparsegrad.methods.snap import InfluenceEngine
 from sparsegrad.pattern import reach
-from sparsegrad.report import write_whole
 from sparsegrad.settings import Settings, parse_method
+from sparsegrad.whole import write_whole
 
 KEYS = (
     "method", "tokens", "tensor", "steps", "cosine", "norm_ratio", "dropped_mass", "bias_bound",
