@@ -228,7 +228,7 @@ def compare(arguments: argparse.Namespace) -> int:
     lines = best_rates(rows, higher_is_better)
     print(table(lines, measure), end="", flush=True)
     written = write(arguments.out, entries, rows, lines, measure)
-    written += _draw_compared(arguments.out, entries, lines, measure)
+    written += draw_compared(arguments.out, entries, lines, measure)
     print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
     for error in errors:
         _complain(error)
@@ -238,7 +238,8 @@ def compare(arguments: argparse.Namespace) -> int:
     return FAILED if errors else 0
 
 
-def _draw_compared(folder: Path, entries: Any, lines: Any, measure: str) -> list[Path]:
+def draw_compared(folder: Path, entries: Any, lines: Any, measure: str) -> list[Path]:
+    """Draw compare.png, each method at its best rate; return its path, where it can be drawn."""
     from sparsegrad.compare import curve
 
     try:

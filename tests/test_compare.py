@@ -224,8 +224,8 @@ CLAIMS = Path(__file__).parent.parent / "perf" / "claims.py"
 def test_claims_run_at_toy_size(tmp_path):
     def claims(*numbers):
         return subprocess.run(
-            [sys.executable, CLAIMS, *numbers, "--toy", "--tokens", "100", "--seconds", "0.05",
-             "--seeds", "0", "--rates", "1e-3", "--out", tmp_path],
+            [sys.executable, CLAIMS, *numbers, "--toy", "--scale", "1e-3", "--seeds", "0",
+             "--out", tmp_path],
             capture_output=True, text=True,
         )  # fmt: skip
 
