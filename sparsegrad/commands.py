@@ -256,10 +256,9 @@ def draw_compared(folder: Path, entries: Any, lines: Any, measure: str) -> list[
         for line in lines
     }
     settings = entries[0].settings
-    title = (
-        f"{_net(settings)}, {lines[0]['runs']} seeds: mean, and a band from the lowest to the "
-        "highest; best rate of each method"
-    )
+    updates = "online" if settings.update == "step" else "updates at the end of sequences"
+    seeds = "one seed" if (n := lines[0]["runs"]) == 1 else f"{n} seeds: mean, lowest and highest"
+    title = f"{_net(settings)}, {updates}\n{seeds}; each method at its best rate"
     draw_curves(curves, measure, title, folder / "compare.png")
     return [folder / "compare.png"]
 

@@ -240,3 +240,16 @@ def test_claims_run_at_toy_size(tmp_path):
     refused = claims("7")
     assert refused.returncode == 2
     assert "claims must lie in" in refused.stderr
+
+
+def test_names_of_lines_do_not_touch():
+    pytest.importorskip("matplotlib")
+    from sparsegrad.curves import _apart
+
+    places = [0.5, 0.1, 0.52, 0.5, 0.9]
+    moved = _apart(places, 0.05)
+    assert np.diff(sorted(moved)).min() >= 0.05 - 1e-12
+    assert np.argsort(moved, kind="stable").tolist() == np.argsort(places, kind="stable").tolist()
+    assert [moved[1], moved[4]] == pytest.approx([0.1, 0.9])  # the free ones stay
+    assert np.mean(moved) == pytest.approx(np.mean(places))
+    assert _apart([], 0.05) == []
