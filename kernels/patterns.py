@@ -112,12 +112,16 @@ def find_stray_weight(
 ) -> int:
     """Return the first weight with a row of I outside its reach, or -1."""
     for weight in range(supernode.size):
-        slot = reach_indptr[supernode[weight]]
         end = reach_indptr[supernode[weight] + 1]
         for inner in range(immediate_indptr[weight], immediate_indptr[weight + 1]):
-            while slot < end and reach_indices[slot] < immediate_indices[inner]:
-                slot += 1
-            if slot == end or reach_indices[slot] != immediate_indices[inner]:
+            low, high = reach_indptr[supernode[weight]], end
+            while low < high:  # by halves: a saturated reach may hold every unit
+                middle = (low + high) // 2
+                if reach_indices[middle] < immediate_indices[inner]:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low == end or reach_indices[low] != immediate_indices[inner]:
                 return weight
     return -1
 

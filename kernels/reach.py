@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 # (a literal for `multiplicity` would make Numba compile this twice: callers pass np.int64(0))
 @numba.njit(cache=True, nogil=True)
-def _walk(
+def walk(
     n: int,
     column_indptr: NDArray[np.int64],
     column_indices: NDArray[np.int32],
@@ -90,7 +90,7 @@ def count_reach(
     for group in range(start, stop):
         weight = first[group]
         seeds = immediate_indices[immediate_indptr[weight] : immediate_indptr[weight + 1]]
-        count, begin = _walk(
+        count, begin = walk(
             n, column_indptr, column_indices, seeds, group, multiplicity[group], levels,
             marker, queue,
         )  # fmt: skip
@@ -147,7 +147,7 @@ def fill_reach(
     for supernode in range(start, stop):
         weight = weight_of[supernode]
         seeds = immediate_indices[immediate_indptr[weight] : immediate_indptr[weight + 1]]
-        count, _ = _walk(
+        count, _ = walk(
             n, column_indptr, column_indices, seeds, supernode, np.int64(0), levels, marker, queue
         )
         slot = reach_indptr[supernode]
@@ -187,7 +187,7 @@ def check_reach(
         if weight == weight_of[node]:
             continue
         seeds = immediate_indices[immediate_indptr[weight] : immediate_indptr[weight + 1]]
-        count, _ = _walk(
+        count, _ = walk(
             n, column_indptr, column_indices, seeds, group, np.int64(0), levels, marker, queue
         )
         if count != reach_indptr[node + 1] - reach_indptr[node]:
@@ -196,104 +196,3 @@ def check_reach(
             if marker[reach_indices[slot]] != group:
                 return False
     return True
-
-
-# Many walks at once, one bit each, to a fixed point: bit b of seen[i] says that walk b is at i
-@numba.njit(cache=True, nogil=True)
-def count_levels(
-    start: int,  #                              in, first group
-    stop: int,  #                               in, one past the last
-    dynamics_indptr: NDArray[np.int64],  # (units + 1,)     in, D by rows
-    dynamics_indices: NDArray[np.int32],  # (nnz of D,)      in
-    immediate_indptr: NDArray[np.int64],  # (weights + 1,)   in, I by columns
-    immediate_indices: NDArray[np.int32],  # (nnz of I,)      in
-    first: NDArray[np.int32],  # (groups,)        in, a weight of each group
-    multiplicity: NDArray[np.int64],  # (groups,)        in, how many weights it has
-    levels: NDArray[np.int64],  # (units + 1, 2)   in/out, as in `count_reach`
-    seen: NDArray[np.int64],  # (units,)         scratch
-    fresh: NDArray[np.int64],  # (2, units)       scratch
-) -> None:
-    """Count what each level adds, up to saturation, without ever holding a reach."""
-    units = seen.size
-    for low in range(start, stop, 62):  # 62 bits: the sign of an int64 is never touched
-        high = min(low + 62, stop)
-        full = (np.int64(1) << np.int64(high - low)) - np.int64(1)
-        seen[:] = 0
-        fresh[0] = 0
-        for group in range(low, high):
-            bit = np.int64(1) << np.int64(group - low)
-            weight = first[group]
-            for slot in range(immediate_indptr[weight], immediate_indptr[weight + 1]):
-                seen[immediate_indices[slot]] |= bit
-                fresh[0, immediate_indices[slot]] |= bit
-                levels[0, 0] += 1
-                levels[0, 1] += multiplicity[group]
-        depth = 1
-        grown = True
-        while grown:
-            grown = False
-            groups = np.int64(0)  # in registers, so that the loop over the bits is vectorised
-            weights = np.int64(0)
-            before = fresh[(depth - 1) % 2]
-            after = fresh[depth % 2]
-            for unit in range(units):
-                word = np.int64(0)
-                if seen[unit] != full:
-                    for slot in range(dynamics_indptr[unit], dynamics_indptr[unit + 1]):
-                        word |= before[dynamics_indices[slot]]
-                    word &= ~seen[unit]
-                after[unit] = word
-                if word != 0:
-                    grown = True
-                    seen[unit] |= word
-                    for group in range(low, high):
-                        one = (word >> np.int64(group - low)) & np.int64(1)
-                        groups += one
-                        weights += one * multiplicity[group]
-            levels[depth, 0] += groups
-            levels[depth, 1] += weights
-            depth += 1
-
-
-# closed[g] = |R|, |{(i, m) : D[i, m] may be non-zero, m in R}|,  R saturated
-# A closure that holds the giant component holds all that is below it, which is counted in `whole`.
-@numba.njit(cache=True, nogil=True)
-def measure_closures(
-    start: int,  #                              in, first group
-    stop: int,  #                               in, one past the last
-    successor_indptr: NDArray[np.int64],  # (components + 1,)  in, the giant one feeds nothing
-    successor_indices: NDArray[np.int32],  #                    in
-    touched_indptr: NDArray[np.int64],  # (groups + 1,)      in, what each group writes into
-    touched_indices: NDArray[np.int32],  #                    in
-    units: NDArray[np.int64],  # (components,)      in
-    edges: NDArray[np.int64],  # (components,)      in, out of its units
-    below: NDArray[np.bool_],  # (components,)      in, in the closure of the giant one
-    giant: int,  #                              in
-    whole: NDArray[np.int64],  # (2,)               in, units and edges of that closure
-    closed: NDArray[np.int64],  # (groups, 2)        out, in the range: units and edges
-    levels: NDArray[np.int64],  # (units + 1, 2)     scratch
-    marker: NDArray[np.int32],  # (units,)           scratch, -1 on entry
-    queue: NDArray[np.int32],  # (units,)           scratch
-) -> None:
-    """Measure what exact RTRL costs per weight: R is closed, so no link of D leaves it."""
-    for group in range(start, stop):
-        seeds = touched_indices[touched_indptr[group] : touched_indptr[group + 1]]
-        count, _ = _walk(
-            marker.size + 1,
-            successor_indptr,
-            successor_indices,
-            seeds,
-            group,
-            np.int64(0),
-            levels,
-            marker,
-            queue,
-        )
-        from_giant = marker[giant] == group
-        closed[group, 0] = whole[0] if from_giant else 0
-        closed[group, 1] = whole[1] if from_giant else 0
-        for place in range(count):
-            component = queue[place]
-            if not (from_giant and below[component]):
-                closed[group, 0] += units[component]
-                closed[group, 1] += edges[component]

@@ -6,8 +6,11 @@ supernode, and each reach is stored once.
 """
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +25,13 @@ from sparsegrad.kernels.patterns import (
 )
 from sparsegrad.memory import require_memory
 from sparsegrad.symbolic import canonical, check_indptr, check_shapes, find_reach
+from sparsegrad.tensorfile import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+
+_ARRAYS = ("_indptr", "_indices", "supernode")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,6 +122,11 @@ class ReachPattern:
                 f"each weight must reach the units it writes, got weight {weight} that does not; "
                 "call reach() to build a pattern"
             )
+        if type(self.n) is not int or type(self.saturated) is not bool:
+            raise TypeError(
+                f"n must be an integer and saturated must be True or False, got {self.n!r} and "
+                f"{self.saturated!r}"
+            )
         if not self.entries_by_n or self.entries_by_n[-1] != self.nnz or self.n < 1:
             raise ValueError(
                 f"entries_by_n must end with the {self.nnz} entries of the pattern and n be at "
@@ -181,6 +193,57 @@ class ReachPattern:
         require_memory(self.nnz, "the values of the pattern by weight")
         return csr_array((np.ones(self.nnz, bool), self.indices, self.indptr), shape=self.shape)
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the pattern to a safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            A file that is there is replaced once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        ModuleNotFoundError
+            If safetensors is not installed.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["entries_by_n"] = list(map(int, self.entries_by_n))
+        arrays = {name: values.pop(name) for name in list(values) if name.endswith(_ARRAYS)}
+        write_tensors(Path(path), arrays, values, kind="reach pattern")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "ReachPattern":
+        """Read a pattern that `save` wrote, and check all of it.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        ReachPattern
+            The same arrays, without another symbolic phase.
+
+        Raises
+        ------
+        ValueError
+            If the file is foreign, damaged, or holds no pattern.
+        OSError
+            If the file cannot be read.
+        ModuleNotFoundError
+            If safetensors is not installed.
+        """
+        arrays, values = read_tensors(Path(path), kind="reach pattern")
+        for array in arrays.values():
+            array.setflags(write=False)
+        try:
+            values["entries_by_n"] = tuple(values.get("entries_by_n") or ())
+            return cls(**arrays, **values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no valid pattern: {error}") from None
+
     def cost(self, batch: int = 1, dtype: DTypeLike = "float32") -> Cost:
         """Exact cost of a step on this pattern.
 
@@ -204,7 +267,12 @@ class ReachPattern:
         return price(self.nnz, self._multiply_adds, batch, dtype)
 
 
-def reach(dynamics: ArrayLike, immediate: ArrayLike, n: int | None = 2) -> ReachPattern:
+def reach(
+    dynamics: ArrayLike,
+    immediate: ArrayLike,
+    n: int | None = 2,
+    progress: Callable[[float], object] | None = None,
+) -> ReachPattern:
     """Find the units that each weight reaches within n steps.
 
     Parameters
@@ -216,6 +284,8 @@ def reach(dynamics: ArrayLike, immediate: ArrayLike, n: int | None = 2) -> Reach
         Pattern of I = ∂s_t/∂θ with s_{t-1} fixed.
     n : int or None
         Steps, at least 1; None for as many as it takes to saturate (exact RTRL).
+    progress : callable, optional
+        Told the part that is done, rising to 1, every now and then.
 
     Returns
     -------
@@ -255,4 +325,4 @@ def reach(dynamics: ArrayLike, immediate: ArrayLike, n: int | None = 2) -> Reach
     check_shapes(dynamics, immediate)
     rows = canonical("dynamics", dynamics, by_columns=False)
     weights = canonical("immediate", immediate, by_columns=True)
-    return ReachPattern(*find_reach(rows, weights, n))
+    return ReachPattern(*find_reach(rows, weights, n, progress))

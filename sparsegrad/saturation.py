@@ -10,7 +10,7 @@ one component, whose closure is found once; walks over the few others stop there
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.kernels.reach import measure_closures
+from sparsegrad.kernels.saturation import measure_closures
 from sparsegrad.symbolic import Rows, Search, in_threads
 
 

@@ -14,15 +14,12 @@ from sparsegrad.kernels.patterns import (
     group_rows,
     transpose_pattern,
 )
-from sparsegrad.kernels.reach import (
-    check_reach,
-    count_levels,
-    count_reach,
-    fill_reach,
-)
+from sparsegrad.kernels.reach import check_reach, count_reach, fill_reach
+from sparsegrad.kernels.saturation import WORDS, count_levels
 from sparsegrad.memory import require_memory
 
-_GROUPS_PER_TASK = 1024  # fewer walks are not worth a thread
+_GROUPS_PER_TASK = 1024  # a multiple of these: fewer walks are not worth a thread
+_MOST_TASKS = 32
 
 
 class Rows(NamedTuple):
@@ -120,12 +117,14 @@ def _transpose(pattern: Rows) -> Rows:
     return Rows(indptr, indices, pattern.indptr.size - 1)
 
 
-def find_reach(dynamics: Rows, weights: Rows, n: int | None) -> tuple[Any, ...]:
+def find_reach(
+    dynamics: Rows, weights: Rows, n: int | None, progress: Callable[[float], object] | None = None
+) -> tuple[Any, ...]:
     """Find the reach from D by rows and I by columns, both canonical.
 
     Returns the fields of a ReachPattern, in order, the arrays read-only.
     """
-    search = Search(dynamics, weights, n)
+    search = Search(dynamics, weights, n, progress)
     if n is None:
         levels = search.count_levels()
         search.share_components()
@@ -156,17 +155,37 @@ def find_reach(dynamics: Rows, weights: Rows, n: int | None) -> tuple[Any, ...]:
 class Search:
     """Walks from groups of weights with equal columns of I."""
 
-    def __init__(self, dynamics: Rows, weights: Rows, n: int | None) -> None:
+    def __init__(
+        self,
+        dynamics: Rows,
+        weights: Rows,
+        n: int | None,
+        progress: Callable[[float], object] | None = None,
+    ) -> None:
         self.rows, self.columns, self.weights = dynamics, _transpose(dynamics), weights
         self.units = dynamics.columns
         # every level but the last adds a unit: after so many steps nothing can be added
         self.steps = self.units + 1 if n is None else min(n, self.units + 1)
         self.seed = 0
+        self._progress = progress
+        self._walks_done = 0
+        self._walks = 3 if n is None else 2  # over all groups: count_levels, count, fill
         self.group, self.first = _group_rows(weights, self._unit_hash())
 
     def _unit_hash(self) -> NDArray[np.int64]:
         generator = np.random.default_rng(self.seed)
         return generator.integers(0, 2**63 - 1, size=self.units, dtype=np.int64)
+
+    def _walk_all(self, task: Callable[[int, int], Any], count: int) -> list[Any]:
+        """Run a task over all groups, and tell how far it is."""
+
+        def tell(part: float) -> None:
+            if self._progress is not None:  # a second try stays at the end
+                self._progress(min((self._walks_done + part) / self._walks, 1.0))
+
+        results = in_threads(task, count, tell)
+        self._walks_done += 1
+        return results
 
     def multiplicity(self) -> NDArray[np.int64]:
         """How many weights each group has: int64, (groups,)."""
@@ -175,16 +194,19 @@ class Search:
     def count_levels(self) -> NDArray[np.int64]:
         """Places that each level adds until all groups are saturated, as `count` has them."""
         multiplicity = self.multiplicity()
+        order = np.argsort(multiplicity, kind="stable")
+        first, multiplicity = self.first[order], multiplicity[order]
 
         def task(start: int, stop: int) -> NDArray[np.int64]:
             levels = np.zeros((self.steps, 2), np.int64)
             count_levels(
-                start, stop, *self.rows[:2], *self.weights[:2], self.first, multiplicity, levels,
-                np.empty(self.units, np.int64), np.empty((2, self.units), np.int64),
+                start, stop, *self.rows[:2], *self.weights[:2], first, multiplicity, levels,
+                np.empty(WORDS, np.uint64), np.empty((self.units, WORDS), np.uint64),
+                np.empty((2, self.units, WORDS), np.uint64),
             )  # fmt: skip
             return levels
 
-        return np.sum(in_threads(task, self.first.size), axis=0)
+        return np.sum(self._walk_all(task, self.first.size), axis=0)
 
     def share_components(self) -> tuple[NDArray[np.int32], Rows]:
         """Merge groups that write into the same strongly connected components of D.
@@ -236,7 +258,7 @@ class Search:
             )  # fmt: skip
             return levels, saturated
 
-        results = in_threads(task, groups)
+        results = self._walk_all(task, groups)
         levels = np.sum([levels for levels, _ in results], axis=0)
         return size, key, levels, all(saturated for _, saturated in results)
 
@@ -252,7 +274,7 @@ class Search:
                 reach_indptr, reach_indices, levels, marker, queue,
             )  # fmt: skip
 
-        in_threads(task, lead.size)
+        self._walk_all(task, lead.size)
         return reach_indices
 
     def check(
@@ -306,12 +328,22 @@ def _merge(key: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]
     return rank[inverse], first[order]
 
 
-def in_threads(task: Callable[[int, int], Any], count: int) -> list[Any]:
-    """Run task(start, stop) over ranges of `count`, on as many threads as Numba may use."""
+def in_threads(
+    task: Callable[[int, int], Any],
+    count: int,
+    tell: Callable[[float], object] = lambda part: None,
+) -> list[Any]:
+    """Run task(start, stop) over ranges of `count`, on as many threads as Numba may use.
+
+    `tell` is told the part that is done, in this thread, after each range.
+    """
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    threads = min(most, -(-count // _GROUPS_PER_TASK))
-    if threads == 1:
-        return [task(0, count)]
-    cuts = np.linspace(0, count, 4 * threads + 1).astype(int).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(task, cuts[:-1], cuts[1:]))
+    step = _GROUPS_PER_TASK * -(-count // (_GROUPS_PER_TASK * _MOST_TASKS))
+    starts = range(0, count, step)
+    stops = [*starts[1:], count]
+    results = []
+    with ThreadPoolExecutor(max(1, min(most, len(starts)))) as pool:
+        for result in pool.map(task, starts, stops):
+            results.append(result)
+            tell(len(results) / len(starts))
+    return results

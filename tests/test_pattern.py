@@ -15,6 +15,7 @@ from nets import nets, parallel_paths, random_sparse, ring
 import sparsegrad.pattern
 from sparsegrad import symbolic
 from sparsegrad.pattern import ReachPattern, reach
+from sparsegrad.tensorfile import write_tensors
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 ARRAYS = (
@@ -108,11 +109,22 @@ def test_n_far_beyond_saturation_costs_no_more():
     assert pattern.entries_by_n == (4, 8, 12, 16)
 
 
-def test_one_component_is_one_supernode():
-    pattern = reach(*ring(70), n=None)  # more than the 62 walks that are counted together
-    assert pattern.n == 70
-    assert pattern.reach_indptr.tolist() == [0, 70]
-    assert pattern.entries_by_n == tuple(range(70, 4901, 70))
+# more walks than a word has bits; more than are counted together
+@pytest.mark.parametrize("units", [70] if INTERPRETED else [70, 600])
+def test_one_component_is_one_supernode(units):
+    pattern = reach(*ring(units), n=None)
+    assert pattern.n == units
+    assert pattern.reach_indptr.tolist() == [0, units]
+    assert pattern.entries_by_n == tuple(range(units, units**2 + 1, units))
+
+
+def test_levels_are_counted_by_weight(rng):
+    units = 70 if INTERPRETED else 700
+    dynamics, immediate = random_sparse(rng, units, 2, 1)
+    immediate = immediate[:, rng.integers(0, units, 3 * units)]  # of some units none, of some many
+    entries = reach(dynamics, immediate, n=None).entries_by_n
+    assert len(entries) > 5
+    assert entries == tuple(reach(dynamics, immediate, n=m + 1).nnz for m in range(len(entries)))
 
 
 def test_a_larger_net_agrees_with_sparse_products(rng):
@@ -304,6 +316,88 @@ def test_the_number_of_threads_changes_nothing(n, monkeypatch, rng):
         assert same(pattern, expected)
         assert pattern.entries_by_n == expected.entries_by_n
         assert pattern.saturated == expected.saturated
+
+
+@pytest.mark.parametrize("n", [2, None])
+def test_progress_rises_to_one(n, monkeypatch, rng):
+    told = []
+    monkeypatch.setattr(symbolic, "_GROUPS_PER_TASK", 10)
+    net = random_sparse(rng, 90, 2, 2)
+    pattern = reach(*net, n=n, progress=told.append)
+    assert same(pattern, reach(*net, n=n))
+    assert len(told) > 10
+    assert told == sorted(told)
+    assert 0 < told[0] < 0.1
+    assert told[-1] == 1
+
+
+# -------------------------------------------------------------------------------------- in a file
+
+
+@pytest.mark.parametrize("n", [2, None])
+def test_a_saved_pattern_comes_back(n, tmp_path, rng):
+    pattern = reach(*random_sparse(rng, 30, 3, 2), n=n)
+    pattern.save(tmp_path / "pattern")
+    again = ReachPattern.load(str(tmp_path / "pattern"))
+    assert same(again, pattern)
+    assert repr(again) == repr(pattern)
+    assert again.entries_by_n == pattern.entries_by_n
+    assert again.cost() == pattern.cost()
+    assert not again.reach_indices.flags.writeable
+    reach(*ring(3)).save(tmp_path / "pattern")  # replaces
+    assert ReachPattern.load(tmp_path / "pattern").shape == (3, 3)
+
+
+def test_files_that_are_no_pattern_are_refused_in_a_line(tmp_path):
+    path = tmp_path / "pattern"
+    reach(*ring(40)).save(path)
+    whole = path.read_bytes()
+    for content, text in [
+        (whole[:-3], "must be a reach pattern of sparsegrad, got another kind of file, or one"),
+        (whole[:-1] + b"\x7f", "damaged: its checksum does not fit"),
+        (b"text", "must be a reach pattern of sparsegrad, got another kind of file"),
+        (b"", "must be a reach pattern of sparsegrad, got another kind of file"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=text) as raised:
+            ReachPattern.load(path)
+        assert str(path) in str(raised.value)
+        assert "\n" not in str(raised.value)
+    write_tensors(path, {}, {}, kind="checkpoint")
+    with pytest.raises(
+        ValueError, match="must be a reach pattern of sparsegrad, got sparsegrad ch"
+    ):
+        ReachPattern.load(path)
+    with pytest.raises(FileNotFoundError):
+        ReachPattern.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"reach_indices": np.array([0, 9, 1, 2, 2, 3, 0, 3], np.int32)}, r"in \[0, 4\)"),
+        ({"supernode": np.zeros(3, np.int32)}, "must have 4 entries, got 3"),
+        ({"dynamics_indptr": np.zeros((2, 2), np.int64)}, "must be a 1-D array of int64"),
+        ({"supernode": np.zeros(4, np.int64)}, "must be a 1-D array of int32"),
+        ({"supernode": None}, "supernode"),
+        ({"n": "2"}, "n must be an integer"),
+        ({"saturated": 1}, "saturated must be"),
+        ({"entries_by_n": [4, 9]}, "must end with the 8 entries"),
+        ({"entries_by_n": None}, "entries_by_n"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_file_whose_content_does_not_fit_together_is_refused(change, text, tmp_path):
+    pattern = reach(*ring(4))
+    arrays = {name: getattr(pattern, name) for name in ARRAYS}
+    about = {"n": 2, "saturated": False, "entries_by_n": [4, 8]}
+    for name, value in change.items():
+        (arrays if name in ARRAYS else about)[name] = value
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    write_tensors(tmp_path / "pattern", arrays, about, kind="reach pattern")
+    with pytest.raises(ValueError, match=f"holds no valid pattern: .*{text}") as raised:
+        ReachPattern.load(tmp_path / "pattern")
+    assert "\n" not in str(raised.value)
 
 
 # ------------------------------------------------------------------------- what it is, as an object
