@@ -1,6 +1,7 @@
 """Every script of perf/ runs, on every workload of the registry, at toy size."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,40 +17,83 @@ pytestmark = [
 ]
 
 
-def run(*arguments):
+def script(name, *arguments):
     return subprocess.run(
-        [sys.executable, str(PERF / "influence.py"), *arguments],
-        capture_output=True, text=True, timeout=300,
+        [sys.executable, str(PERF / name), *map(str, arguments)],
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
 
 
+def measured(out, *arguments):
+    done = script("run.py", *arguments, "--toy", "--seconds", "0.001", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
 def names():
-    done = run("--help")
+    done = script("run.py", "--help")
     assert done.returncode == 0
     listed = next(line for line in done.stdout.splitlines() if line.startswith("workloads: "))
     return listed.removeprefix("workloads: ").split(", ")
 
 
-def test_every_workload_runs_and_all_contestants_agree():
+@pytest.fixture(scope="module")
+def products(tmp_path_factory):
     pytest.importorskip("graphblas")
-    done = run("all", "--toy", "--seconds", "0.001")
-    assert done.returncode == 0, done.stderr
-    machine, *lines = map(json.loads, done.stdout.splitlines())
-    assert machine["cpus"] >= 1
+    pytest.importorskip("jax")
+    out = tmp_path_factory.mktemp("perf") / "all.json"
+    measured(out, "product", "--workloads", "all")
+    return out
+
+
+def test_every_workload_runs_and_all_contestants_agree(products):
+    run = json.loads(products.read_text())
+    assert run["cpus"] >= 1
+    assert run["versions"]["numba"]
+    lines = run["lines"]
     workloads = names()
-    assert {line["workload"] for line in lines} == {f"{name}-toy" for name in workloads}
     contestants = [
-        ("panels", 1), ("panels", 2), ("csr", 1), ("scipy", 1), ("graphblas", 1), ("numpy", 1),
+        ("panels", 1), ("panels-2", 2), ("csr", 1), ("scipy", 1), ("graphblas", 1), ("numpy", 1),
+        ("jax", 1),
     ]  # fmt: skip
-    assert [(line["method"], line["threads"]) for line in lines] == contestants * len(workloads)
+    assert [(line["workload"], line["method"], line["threads"]) for line in lines] == [
+        (name, *contestant) for name in workloads for contestant in contestants
+    ]
     for line in lines:
         limit = 2e-5 if line["dtype"] == "float32" else 1e-12
         assert 0 <= line["error"] <= limit
         assert 0 < line["seconds_low"] <= line["seconds"] <= line["seconds_high"]
         assert line["ratio"] > 0
         assert line["gflops"] >= 0
-    ours = [line for line in lines if (line["method"], line["threads"]) == ("panels", 1)]
+    ours = [line for line in lines if line["method"] == "panels"]
     assert all(line["ratio"] == 1 and line["roofline_fraction"] > 0 for line in ours)
+
+
+def test_a_run_is_reported_and_compared(products, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "picture.png"
+    done = script("report.py", products, products, "--out", picture)
+    assert done.returncode == 0, done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "python perf/run.py product --workloads all --toy" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if re.match(r"\| (RNN|GRU|LSTM) ", line)]
+    assert len(rows) == 2 * len(names())  # the run's table, and the comparison's
+    assert all("| 1.00 |" in row for row in rows[len(names()) :])
+    assert "**geometric mean of the nine**" in done.stdout
+
+
+def test_the_other_sections_run_and_are_reported(tmp_path):
+    for library in ("torch", "jax"):
+        pytest.importorskip(library)
+    out = tmp_path / "run.json"
+    sections = ["step", "torch", "jax", "symbolic", "startup"]
+    lines = measured(out, *sections)["lines"]
+    assert [line for line in lines if "skipped" in line] == []
+    assert list(dict.fromkeys(line["section"] for line in lines)) == sections
+    done = script("report.py", out)
+    assert done.returncode == 0, done.stderr
+    assert all(f"## {section}\n" in done.stdout for section in sections)
+    assert len([line for line in done.stdout.splitlines() if line.startswith("| ")]) > len(lines)
 
 
 def test_the_registry_holds_what_it_promises():
@@ -64,18 +108,42 @@ def test_the_registry_holds_what_it_promises():
     assert set(paper) | others <= set(workloads)
 
 
-def test_what_does_not_fit_is_named():
-    done = run("rnn-128-n2", "--toy", "--seconds", "0.001", "--limit", "0.000001",
-               "--against", "scipy", "numpy")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    _, ours, *absent = map(json.loads, done.stdout.splitlines())
+def test_what_does_not_fit_is_named(tmp_path):
+    arguments = ["--limit", "0.000001", "--against", "scipy", "numpy"]
+    run = measured(tmp_path / "run.json", "product", "--workloads", "rnn-128-n2", *arguments)
+    *absent, ours = run["lines"]
     assert ours["method"] == "panels"
     assert [line["method"] for line in absent] == ["scipy", "numpy"]
     assert all("GiB" in line["skipped"] for line in absent)
 
 
-def test_an_unknown_workload_is_named():
-    done = run("rnn-7")
+def test_a_contestant_that_dies_is_named(monkeypatch):
+    monkeypatch.syspath_prepend(str(PERF))
+    import run
+
+    peer = run.Peer("nobody")
+    with pytest.raises(run.DiedError, match="its process ended with status 1"):
+        peer.ask("prepare", workload="rnn-128-n2", toy=True, limit=1e9)
+    peer.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["product", "--workloads", "rnn-7"], "no workload 'rnn-7'"),
+        (["produce"], "no section 'produce'"),
+    ],
+)
+def test_unknown_names_are_named(arguments, message, tmp_path):
+    done = script("run.py", *arguments, "--out", tmp_path / "run.json")
     assert done.returncode != 0
-    assert "no workload 'rnn-7'" in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_foreign_file_is_no_run(tmp_path):
+    (tmp_path / "other.json").write_text("[]")
+    done = script("report.py", tmp_path / "other.json")
+    assert done.returncode != 0
+    assert "must be a file of perf/run.py" in done.stderr
     assert "Traceback" not in done.stderr
