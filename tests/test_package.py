@@ -1,6 +1,8 @@
 """What the package is from outside: its names, what importing it loads, its kernels' rules."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import sparsegrad
+from sparsegrad.kernels import cache
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
@@ -56,19 +59,20 @@ def test_kernels_are_no_package_of_their_own():
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
 def test_kernels_import_numba_and_numpy_alone(path):
-    allowed = ("numba", "numpy", "llvmlite", "sparsegrad.kernels", "typing", "collections")
+    allowed = {"numba", "numpy", "llvmlite", *sys.stdlib_module_names}
     assert KERNELS
     for module in imports(path):
-        assert module.startswith(allowed), f"{path.name} imports {module}"
+        own = module.startswith("sparsegrad.kernels")
+        assert own or module.split(".")[0] in allowed, f"{path.name} imports {module}"
 
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
 def test_kernels_raise_nothing(path):
-    """But for the guard of the package, and pointer()'s twin, which stands for a typing error."""
+    """But for the guards of the package, and pointer()'s twin, which stands for a typing error."""
     raising = [
         node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)
     ]
-    assert len(raising) <= (path.stem in ("__init__", "simd"))
+    assert len(raising) <= (path.stem in ("__init__", "cache", "simd"))
 
 
 def test_library_imports_neither_tests_nor_perf():
@@ -105,3 +109,64 @@ def test_a_learner_starts_the_threads_that_its_compiled_loop_may_call():
         "print(parallel._is_initialized)"
     )
     assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.fixture
+def read_only_install(tmp_path):
+    """Environment of a copy of the package where Numba may write nowhere, as root neither."""
+    shutil.copytree(ROOT / "sparsegrad", tmp_path / "lib" / "sparsegrad")
+    shutil.copytree(ROOT / "kernels", tmp_path / "lib" / "sparsegrad" / "kernels")
+    for old in [*(tmp_path / "lib").rglob("__pycache__")]:
+        shutil.rmtree(old)
+    for folder in [*(tmp_path / "lib").rglob("*/")]:
+        (folder / "__pycache__").touch()  # a file where the folder would be
+    nowhere = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME"), "/dev/null/none")
+    return {**os.environ, **nowhere, "PYTHONPATH": str(tmp_path / "lib")}
+
+
+PROFILE = ["profile", "--units", "8", "--sparsity", "0.5", "--n", "1", "--dry-run"]
+
+
+def test_where_numba_may_write_nowhere_kernels_are_kept_in_a_temporary_folder(
+    read_only_install, tmp_path
+):
+    (tmp_path / "tmp").mkdir()
+    environment = {**read_only_install, "TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-m", "sparsegrad.cli", *PROFILE]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gru" in done.stdout
+    (folder,) = (tmp_path / "tmp").iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
+    assert any(folder.rglob("*.nbc"))
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_temporary", lambda: tmp_path)
+    monkeypatch.setattr(cache, "_LAST", tmp_path / "none")
+    folder = cache._folder()
+    assert cache._folder() == folder
+    folder.chmod(0o770)
+    with pytest.raises(OSError, match="may write to none"):
+        cache._folder()
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="may write to none"):
+        cache._folder()
+
+
+def test_where_nobody_may_write_there_is_one_clear_line(read_only_install):
+    code = (
+        "import tempfile, pathlib, os;"
+        "tempfile._candidate_tempdir_list = lambda: ['/dev/null/none'];"
+        "pathlib.Path.mkdir = lambda *a, **k: os.mkdir('/dev/null/none');"
+        "import sparsegrad.cli as c;"
+        f"raise SystemExit(c.main({PROFILE!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", env=read_only_install
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("sparsegrad: sparsegrad needs a folder to keep its compiled")
+    assert done.stderr.count("\n") == 1

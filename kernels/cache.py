@@ -1,0 +1,53 @@
+"""Where compiled kernels are kept on a machine where Numba finds no place for them.
+
+Numba keeps them in NUMBA_CACHE_DIR, beside their source or in the user's own cache folder, and
+refuses to define a cached function where it may write to none of these: a read-only install of a
+user without a home, as in many containers. Then a temporary folder of the user's own serves.
+"""
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import numba
+
+_LAST = Path("/dev/shm")  # in memory; containers with read-only disks have it too
+
+
+def _ensure_place() -> None:
+    """Let Numba keep kernels in a temporary folder if it may write nowhere else."""
+    try:
+        numba.njit(cache=True)(_folder)  # defines it, which looks for a place; compiles nothing
+    except RuntimeError:
+        numba.config.CACHE_DIR = str(_folder())  # type: ignore[attr-defined]
+
+
+def _folder() -> Path:
+    """Return a folder that nobody else may write to: what is read from it is run."""
+    user = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    for parent in (_temporary(), _LAST):
+        folder = parent / f"sparsegrad-numba-{user}"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            about = folder.lstat()
+        except OSError:
+            continue
+        own = not hasattr(os, "getuid") or about.st_uid == os.getuid()
+        shared = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if stat.S_ISDIR(about.st_mode) and own and not shared and os.access(folder, os.W_OK):
+            return folder
+    raise OSError(
+        "sparsegrad needs a folder to keep its compiled kernels in, and may write to none; "
+        "set NUMBA_CACHE_DIR to one that is writable"
+    )
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none is writable
+        return _LAST
+
+
+_ensure_place()
