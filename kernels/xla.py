@@ -18,22 +18,12 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
-from .addresses import WORDS, int32_at, int64_at, program_at, real_at
-from .cells import Dynamics, Maps, Partials, apply_maps, dynamics_values, immediate_values
-from .embed import elementwise, input_gradient, order_gradient
+from .addresses import CELL_WORDS, WORDS, cell_at, int64_at, program_at, real_at
+from .cells import Maps, apply_maps, dynamics_values, immediate_values
+from .embed import add_in_order, elementwise, input_gradient
 from .panels import panels_contract, panels_update
 
-CELL_SIZES = (
-    "cell_units", "inputs", "components", "maps", "kind", "map_partials", "state_partials",
-    "own_count", "runs", "run_entries",
-)  # fmt: skip
-CELL_ARRAYS = (
-    "indptr", "recurrent_end", "indices", "map_indptr", "map_components", "state_rows",
-    "state_columns", "own_place", "own_source", "run_indptr", "run_source", "run_weight",
-    "run_place", "order",
-)  # fmt: skip
-BLOCK_WORDS = WORDS + len(CELL_SIZES) + len(CELL_ARRAYS)
-_FIRST = WORDS + len(CELL_SIZES)
+BLOCK_WORDS = WORDS + CELL_WORDS
 
 
 @njit(cache=True, nogil=True)
@@ -69,34 +59,6 @@ def _asked_for_version(frame: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
-def _cell_at(words: Any, base: int) -> Any:
-    """Return maps without weights, partials, dynamics and the order of the weights."""
-    rows = words[WORDS] * words[WORDS + 3]
-    weights = words[1]
-    at = words[_FIRST:]
-    indptr = carray(int64_at(base + at[0]), (rows + 1,))
-    recurrent_end = carray(int64_at(base + at[1]), (rows,))
-    indices = carray(int32_at(base + at[2]), (weights,))
-    partials = Partials(
-        carray(int64_at(base + at[3]), (words[WORDS + 3] + 1,)),
-        carray(int32_at(base + at[4]), (words[WORDS + 5],)),
-        carray(int32_at(base + at[5]), (words[WORDS + 6],)),
-        carray(int32_at(base + at[6]), (words[WORDS + 6],)),
-    )
-    runs, entries = words[WORDS + 8], words[WORDS + 9]
-    dynamics = Dynamics(
-        carray(int32_at(base + at[7]), (words[WORDS + 7],)),
-        carray(int32_at(base + at[8]), (words[WORDS + 7],)),
-        carray(int64_at(base + at[9]), (runs + 1,)),
-        carray(int32_at(base + at[10]), (runs,)),
-        carray(int32_at(base + at[11]), (entries,)),
-        carray(int32_at(base + at[12]), (entries,)),
-    )
-    order = carray(int32_at(base + at[13]), (weights,))
-    return indptr, recurrent_end, indices, partials, dynamics, order
-
-
 # (block, weights, x, s, J) → (s', J', ∂s'/∂a, weights in the maps' order; scratch: D, I, dense, …)
 @njit(cache=True, nogil=True)
 def _step(frame: int, like: Any) -> int:
@@ -104,7 +66,7 @@ def _step(frame: int, like: Any) -> int:
         return 0
     base = _argument(frame, 0)
     words = carray(int64_at(base), (BLOCK_WORDS,))
-    indptr, recurrent_end, indices, partials, dynamics, order = _cell_at(words, base)
+    indptr, recurrent_end, indices, partials, dynamics, order = cell_at(words[WORDS:], base)
     units, inputs = words[WORDS], words[WORDS + 1]
     count, n_maps, kind = words[WORDS + 2], words[WORDS + 3], words[WORDS + 4]
     batch, size = _batch(frame, 2), words[4]
@@ -157,7 +119,7 @@ def _pull(frame: int, like: Any) -> int:
         return 0
     base = _argument(frame, 0)
     words = carray(int64_at(base), (BLOCK_WORDS,))
-    indptr, recurrent_end, indices, partials, _, order = _cell_at(words, base)
+    indptr, recurrent_end, indices, partials, _, order = cell_at(words[WORDS:], base)
     units, inputs = words[WORDS], words[WORDS + 1]
     count, n_maps = words[WORDS + 2], words[WORDS + 3]
     batch = _batch(frame, 2)
@@ -173,7 +135,8 @@ def _pull(frame: int, like: Any) -> int:
     panels_contract(
         p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], state_grad, influence, grad, scratch,
     )  # fmt: skip
-    order_gradient(grad, order, flat)
+    flat[:] = 0
+    add_in_order(order, grad, flat)
     maps = Maps(indptr, recurrent_end, indices, weights)
     input_gradient(maps, partials, d_pre, state_grad, x_grad)
     return 0

@@ -1,7 +1,9 @@
 """Time a step of SnApGRU in PyTorch: the crossing's overhead, and against `learner.run`.
 
     crossing    forward and backward of a step on a net of four units, less the same in plain torch
-                (a matrix product) and less the kernels' own time, in µs
+                (a matrix product) and less the kernels' own time, in µs. Beside it what the same
+                takes with an autograd function that does nothing (no module in Python is below
+                that), and with torch.nn.GRUCell, whose backward pass ends at the step too
     training    an online step (forward, backward, SGD) of GRU 256 @ 93.75%, n = 2, batch 16, over
                 a step of our own learner on the same net
 
@@ -19,7 +21,6 @@ import torch
 
 import sparsegrad
 from sparsegrad.interop.torch import SnApGRU
-from sparsegrad.kernels.embed import serial_influence_step
 
 
 def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -35,10 +36,27 @@ def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dic
     return {name: statistics.median(seconds) for name, seconds in samples.items()}
 
 
+class Nothing(torch.autograd.Function):
+    """What every autograd function costs: one output, and a gradient for each parameter."""
+
+    @staticmethod
+    def forward(ctx, h, *parameters):
+        """Return h."""
+        ctx.sizes = [p.numel() for p in parameters]
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Return zeros."""
+        return None, *torch.zeros(sum(ctx.sizes)).split_with_sizes(ctx.sizes)
+
+
 def crossing(rounds: int, steps: int = 200) -> dict[str, object]:
     cell = SnApGRU(2, 4, sparsity=0.5, seed=0)
     x, weight = torch.randn(1, 2), torch.randn(4, 2, requires_grad=True)
     cell(x).sum().backward()
+    state, parameters = torch.zeros(1, 4), list(cell.parameters())
+    theirs = torch.nn.GRUCell(2, 4)
     window = cell._window
 
     def ours() -> None:
@@ -51,20 +69,29 @@ def crossing(rounds: int, steps: int = 200) -> dict[str, object]:
         for _ in range(steps):
             (x @ weight.T).sum().backward()
 
-    def kernels() -> None:
-        grad = np.zeros(window.pattern.shape[0], np.float32)
-        step = window.open(1)
-        numbers = window._numbers._replace(
-            dynamics_data=step.dynamics_data, immediate_data=step.immediate_data
-        )
+    def nothing() -> None:
         for _ in range(steps):
-            serial_influence_step(window.influence.program, numbers, True, window._no_signal, grad)
+            Nothing.apply(state, *parameters).sum().backward()
+
+    def gru_cell() -> None:
+        h = state
+        for _ in range(steps):
+            h = theirs(x, h.detach())
+            h.sum().backward()
+
+    def kernels() -> None:
+        step = window.open(1)
+        grad = window._no_grad
+        for _ in range(steps):
+            window._advance(step, window._no_signal, grad)
         window.discard(step)
 
-    seconds = take_turns({"ours": ours, "plain": plain, "kernels": kernels}, rounds)
+    contestants = {f.__name__: f for f in (ours, plain, kernels, nothing, gru_cell)}
+    seconds = take_turns(contestants, rounds)
     microseconds = {name: 1e6 * value / steps for name, value in seconds.items()}
     overhead = microseconds["ours"] - microseconds["plain"] - microseconds["kernels"]
-    return {"comparison": "crossing", "microseconds": overhead, **microseconds}
+    floor = microseconds["nothing"] - microseconds["plain"]
+    return {"comparison": "crossing", "microseconds": overhead, "floor": floor, **microseconds}
 
 
 def training(units: int, sparsity: float, batch: int, rounds: int) -> dict[str, object]:

@@ -516,7 +516,7 @@ def test_bad_input_is_refused_in_one_line():
         (lambda: cell(x.double(), h), TypeError, "x must be torch.float32, got torch.float64"),
         (lambda: cell(x, h.double()), TypeError, "state must be torch.float32"),
         (lambda: cell(x.numpy(), h), TypeError, "x must be a torch.Tensor, got ndarray"),
-        (lambda: cell(x[:, :2], h), ValueError, r"x must have shape \(batch, 4\), got \(2, 2\)"),
+        (lambda: cell(x[:, :2], h), ValueError, r"x must have shape \(2, 4\), got \(2, 2\)"),
         (lambda: cell(x, h[:1]), ValueError, r"state must have shape \(2, 9\), got \(1, 9\)"),
         (lambda: cell(x[:1], h[:1]), ValueError, "batch must stay 2 until reset"),
         (lambda: cell(x, (h, h)), ValueError, r"state must be 1 tensor\(s\), got 2"),

@@ -17,6 +17,7 @@ import numpy as np
 from numba import types
 
 from sparsegrad.influence import Influence
+from sparsegrad.interop.words import program_arrays, program_sizes
 from sparsegrad.kernels.addresses import ARRAYS, SIZES
 from sparsegrad.kernels.c_api import c_contract, c_update, c_update_and_contract
 from sparsegrad.kernels.panels import panels_update
@@ -56,29 +57,8 @@ class CProgram:
 
     def __init__(self, influence: Influence) -> None:
         self._program = influence.program
-        self.struct = Struct(
-            *sizes(influence), *[getattr(self._program, name).ctypes.data for name in ARRAYS]
-        )
-
-
-def sizes(influence: Influence) -> list[int]:
-    """Return the values of the SIZES of an Influence."""
-    program, pattern = influence.program, influence.pattern
-    weights, units = pattern.shape
-    return [
-        units,
-        weights,
-        pattern.dynamics_indices.size,
-        pattern.immediate_indices.size,
-        program.size,
-        influence.dense.shape[1],
-        program.scratch_size,
-        program.panels.shape[0] - 1,
-        program.row_indptr.size - 1,
-        program.rows.size,
-        program.sources.size,
-        program.runs.shape[0],
-    ]
+        addresses = [array.ctypes.data for array in program_arrays(influence)]
+        self.struct = Struct(*program_sizes(influence), *addresses)
 
 
 def functions(dtype: str) -> Functions:

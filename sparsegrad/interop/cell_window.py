@@ -5,18 +5,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.cells.cell import NAMES, Cell
+from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.interop.window import Ticket, Window
-from sparsegrad.kernels.embed import (
-    FINE,
-    KINDS,
-    Work,
-    embedded_step,
-    gather_weights,
-    input_gradient,
-    order_gradient,
+from sparsegrad.interop.words import (
+    cell_arrays,
+    cell_sizes,
+    parameter_order,
+    present,
+    with_addresses,
 )
+from sparsegrad.kernels.embed import FINE, host_input_gradient, host_step
 from sparsegrad.pattern import reach
 
 
@@ -31,37 +30,56 @@ class CellWindow(Window):
         Steps of reach; None saturates (exact RTRL).
     threads : int
         At most so many threads.
+
+    Attributes
+    ----------
+    part_sizes : list of int
+        Weights of each name that has any.
     """
 
     def __init__(self, cell: Cell, n: int | None, threads: int) -> None:
         self.cell, self.n = cell, n
-        dynamics, self._dynamics = dynamics_pattern(cell)
-        super().__init__(reach(dynamics, immediate_pattern(cell), n), cell.dtype, threads)
-        self.order = np.concatenate([parameter_order(cell, name) for name in present(cell)])
-        self.order = self.order.astype(np.int32)
+        self.part_sizes = [parameter_order(cell, name).size for name in present(cell)]
+        pattern, dynamics = dynamics_pattern(cell)
         components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
-        self._work = Work(
-            sources=np.ones(units + cell.inputs + 1, cell.dtype),
-            pre=np.zeros((n_maps, units), cell.dtype),
-            new_state=np.zeros((components, units), cell.dtype),
-            d_state=np.zeros((components, components, units), cell.dtype),
-        )
-        self._kind = KINDS.index(cell.kind.update)
-        self._spare_d_pre = np.zeros((1, components, n_maps, units), cell.dtype)
+        work = [
+            cell.weights,
+            np.ones(units + cell.inputs + 1, cell.dtype),
+            *[np.zeros(shape, cell.dtype) for shape in (
+                (components, units), (n_maps, units), (components, units),
+                (components, components, units),
+            )],
+        ]  # fmt: skip
+        self._arrays = [*cell_arrays(cell, dynamics), *work]  # the words' addresses
+        self._words_of_cell = with_addresses(cell_sizes(cell, dynamics), self._arrays)
+        order = self._arrays[-len(work) - 1]
+        super().__init__(reach(pattern, immediate_pattern(cell), n), cell.dtype, threads, order)
+        self._d_pre_shape = components, n_maps, units
+        self._spare_d_pre = np.zeros((1, *self._d_pre_shape), cell.dtype)
         self._none = np.zeros((1, 0), cell.dtype)
 
     def forward(
-        self, parts: tuple[NDArray[Any], ...], x: NDArray[Any], state: NDArray[Any], wants: int
+        self,
+        parts: NDArray[np.int64],
+        batch: int,
+        x: int,
+        h: int,
+        c: int,
+        wants: int,
     ) -> tuple[NDArray[Any], Ticket | None]:
         """Run a step.
 
         Parameters
         ----------
-        parts : tuple of float array
-            The weights, one array per name.
-        x, state : float array, (batch, inputs) and (batch, components, units)
+        parts : int64 array, (names, 2)
+            Address and size of the weights of each name.
+        batch : int
+            Sequences.
+        x, h, c : int
+            Addresses of the input, (batch, inputs), and of the state's components, (batch, units);
+            without a second one, any c.
         wants : int
-            0: the state alone; 1: the gradient of x too; 2: the gradient of the weights too.
+            1: the gradient of the input may be asked for; 2: that of the weights; 3: both; or 0.
 
         Returns
         -------
@@ -75,28 +93,23 @@ class CellWindow(Window):
         ValueError, FloatingPointError
             If x or the new state is not finite; no step was made then.
         """
-        cell, batch = self.cell, x.shape[0]
-        if gather_weights(parts, self.order, cell.weights):
-            self.version += 1
-        step, d_pre = None, self._spare_d_pre
-        if wants:
-            d_pre = np.empty((batch, *d_pre.shape[1:]), cell.dtype)
-        if wants > 1:
-            step = self.open(batch)
-        new_state = np.empty((cell.kind.components, batch, cell.units), cell.dtype)
-        outcome = embedded_step(
-            self._kind, cell.maps, cell.kind.partials, self._dynamics, x, state, wants,
-            new_state, d_pre, step.dynamics_data if step else self._none,
-            step.immediate_data if step else self._none, self._work,
+        components, _, units = shape = self._d_pre_shape
+        d_pre = np.empty((batch, *shape), self.dtype) if wants & 1 else self._spare_d_pre
+        step = self.open(batch) if wants & 2 else None
+        new_state = np.empty((components, batch, units), self.dtype)
+        changed, outcome = host_step(
+            self._words_of_cell, parts, x, h, c, wants, new_state, d_pre,
+            step.dynamics_data if step else self._none,
+            step.immediate_data if step else self._none,
         )  # fmt: skip
+        self.version += changed
         if outcome != FINE:
             if step:
                 self.discard(step)
             _raise_fault(outcome, batch)
-        if not wants:
-            return new_state, None
-        ticket = self.enter(step, d_pre) if step else Ticket(self.count, self.version, d_pre)
-        return new_state, ticket
+        if step:
+            return new_state, self.enter(step, d_pre)
+        return new_state, Ticket(self.count, self.version, d_pre) if wants else None
 
     def input_gradient(self, ticket: Ticket, state_grad: NDArray[Any]) -> NDArray[Any]:
         """Return ∂L_t/∂x of a step, (batch, inputs), from δ, (batch, states).
@@ -111,27 +124,9 @@ class CellWindow(Window):
                 "the weights must stay as they are between a step and its backward pass, "
                 "got a step with other weights in between: update after backward"
             )
-        x_grad = np.empty((state_grad.shape[0], self.cell.inputs), self.cell.dtype)
-        input_gradient(self.cell.maps, self.cell.kind.partials, ticket.d_pre, state_grad, x_grad)
+        x_grad = np.empty((state_grad.shape[0], self.cell.inputs), self.dtype)
+        host_input_gradient(self._words_of_cell, ticket.d_pre, state_grad, x_grad)
         return x_grad
-
-    def gradient(self, signals: int) -> NDArray[Any]:
-        """Return the gradient as `Window` does, in the order of the parts."""
-        grad = super().gradient(signals)
-        flat = np.empty_like(grad)
-        order_gradient(grad, self.order, flat)
-        return flat
-
-
-def present(cell: Cell) -> tuple[str, ...]:
-    """Names of the arrays that the cell has weights in; a name without any is absent."""
-    return tuple(name for name in NAMES if name in cell._places)
-
-
-def parameter_order(cell: Cell, name: str) -> NDArray[np.int64]:
-    """Weight of each element of ``dense[name][mask]``, row by row."""
-    weight, place = cell._places[name]
-    return weight[np.argsort(place)]
 
 
 def _raise_fault(outcome: int, batch: int) -> None:

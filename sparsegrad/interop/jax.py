@@ -32,10 +32,15 @@ from numba import types
 from sparsegrad.cells import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.influence import Influence
-from sparsegrad.interop.c import sizes
-from sparsegrad.interop.cell_window import parameter_order, present
+from sparsegrad.interop.words import (
+    cell_arrays,
+    cell_sizes,
+    parameter_order,
+    present,
+    program_arrays,
+    program_sizes,
+)
 from sparsegrad.kernels import xla
-from sparsegrad.kernels.addresses import ARRAYS
 from sparsegrad.kernels.embed import KINDS
 from sparsegrad.kernels.panels import panels_update
 from sparsegrad.memory import require_memory
@@ -94,8 +99,8 @@ class SnapStep:
         pattern, dynamics = dynamics_pattern(cell)
         self.pattern: ReachPattern = reach(pattern, immediate_pattern(cell), n)
         influence = Influence(self.pattern, dtype=cell.dtype, threads=1)
-        self._sizes = sizes(influence)
-        self._block = _block(cell, dynamics, influence, self._sizes)
+        self._sizes = program_sizes(influence)
+        self._block = _block(cell, dynamics, influence)
         self._step = jax.custom_vjp(self._forward_alone)
         self._step.defvjp(self._forward, self._backward)
 
@@ -233,29 +238,18 @@ def _register(dtype: str) -> None:
         )
 
 
-def _block(cell: Cell, dynamics: Any, influence: Influence, program_sizes: list[int]) -> np.ndarray:
+def _block(cell: Cell, dynamics: Any, influence: Influence) -> np.ndarray:
     """Write down cell and program as one array of bytes; see `kernels.xla`."""
-    maps, partials = cell.maps, cell.kind.partials
-    order = np.concatenate([parameter_order(cell, name) for name in present(cell)])
-    cell_sizes = [
-        cell.units, cell.inputs, cell.kind.components, len(cell.kind.maps),
-        KINDS.index(cell.kind.update), partials.map_components.size,
-        partials.state_rows.size, dynamics.own_place.size, dynamics.run_source.size,
-        dynamics.weight.size,
-    ]  # fmt: skip
-    arrays = [getattr(influence.program, name) for name in ARRAYS]
-    cell_arrays = [
-        maps.indptr, maps.recurrent_end, maps.indices, *partials, *dynamics,
-        order.astype(np.int32),
-    ]  # fmt: skip
+    of_program, of_cell = program_arrays(influence), cell_arrays(cell, dynamics)
     at = 64 * -(-xla.BLOCK_WORDS * 8 // 64)
     offsets = []
-    for array in arrays + cell_arrays:
+    for array in of_program + of_cell:
         offsets.append(at)
         at += 64 * -(-array.nbytes // 64)
     block = np.zeros(at, np.uint8)
-    words = program_sizes + offsets[: len(arrays)] + cell_sizes + offsets[len(arrays) :]
+    words = program_sizes(influence) + offsets[: len(of_program)]
+    words += cell_sizes(cell, dynamics) + offsets[len(of_program) :]
     block[: 8 * len(words)] = np.array(words, np.int64).view(np.uint8)
-    for offset, array in zip(offsets, arrays + cell_arrays, strict=True):
-        block[offset : offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view("u1")
+    for offset, array in zip(offsets, of_program + of_cell, strict=True):
+        block[offset : offset + array.nbytes] = array.reshape(-1).view("u1")
     return block

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.cells.cell import NAMES
-from sparsegrad.interop.cell_window import CellWindow, parameter_order, present
-from sparsegrad.interop.torch_graph import FLOATS, Call, Link, Step, require_cpu
+from sparsegrad.interop.cell_window import CellWindow
+from sparsegrad.interop.torch_graph import FLOATS, Link, Step, in_place, require_cpu
+from sparsegrad.interop.words import parameter_order, present
 
 
 class _SnApCell(nn.Module):
@@ -360,46 +361,40 @@ class _SnApCell(nn.Module):
         return torch.stack(outputs), self._wrap(tuple(s[None] for s in state))
 
     def _step(self, x: Tensor, h: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-        link = self._link
+        link, held = self._link, self._parameters
         window = link.window
-        cell = window.cell
-        held = self._parameters
-        parameters = tuple([p for p in (held[name] for name in NAMES) if p is not None])
-        trained = tuple([p.requires_grad for p in parameters])
+        parameters = tuple([p for p in [held[name] for name in NAMES] if p is not None])
+        link.refresh(parameters)
+        trained = [p.requires_grad for p in parameters]
         wants = 0
         if torch.is_grad_enabled():
-            wants = 2 if True in trained else int(x.requires_grad)
-        link.refresh(parameters)
-        require_cpu("x", x, link.dtype)
-        if x.dim() != 2 or x.shape[1] != cell.inputs:
-            raise ValueError(f"x must have shape (batch, {cell.inputs}), got {tuple(x.shape)}")
-        batch = x.shape[0]
-        if wants > 1:
-            if h is None:
+            wants = 2 * (True in trained) + x.requires_grad
+        if x.dim() != 2:
+            raise ValueError(f"x must have 1, 2 or 3 dimensions, got {x.dim()}")
+        cell, batch = window.cell, x.shape[0]
+        x_values = in_place("x", x, link.dtype, (batch, cell.inputs))
+        if h is None:
+            if wants > 1:
                 window.restart()
-            elif window.began and window.batch != batch:
+            h = (torch.zeros(batch, cell.units, dtype=link.dtype),) * cell.kind.components
+        else:
+            if len(h) != cell.kind.components:
+                raise ValueError(
+                    f"the state must be {cell.kind.components} tensor(s), got {len(h)}"
+                )
+            h = tuple([in_place("the state", part, link.dtype, (batch, cell.units)) for part in h])
+            if wants > 1 and window.began and window.batch != batch:
                 raise ValueError(
                     f"the batch must stay {window.batch} until reset(), got {batch}: "
                     "call reset() first, or pass no state"
                 )
-        state = np.zeros((batch, cell.kind.components, cell.units), cell.dtype)
-        if h is not None:
-            if len(h) != state.shape[1]:
-                raise ValueError(f"the state must be {state.shape[1]} tensor(s), got {len(h)}")
-            for c, component in enumerate(h):
-                require_cpu("the state", component, link.dtype)
-                if component.shape != (batch, cell.units):
-                    raise ValueError(
-                        f"the state must have shape ({batch}, {cell.units}), "
-                        f"got {tuple(component.shape)}"
-                    )
-                state[:, c] = component.detach().numpy()
-        call = Call(link, parameters, state, wants)
-        if not wants:
-            new_state, _ = call.run(x)
-            return tuple(torch.from_numpy(component) for component in new_state)
+        new_state, ticket = window.forward(
+            link.parts, batch, x_values.data_ptr(), h[0].data_ptr(), h[-1].data_ptr(), wants
+        )
+        if ticket is None:
+            return tuple([torch.from_numpy(component) for component in new_state])
         token = link.token_for(trained) if wants > 1 else x.new_empty(0)
-        return Step.apply(token, x, call)
+        return Step.apply(token, x, (link, ticket, new_state))
 
 
 class SnApGRU(_SnApCell):

@@ -156,7 +156,9 @@ class SnApModule(nn.Module):
         first = next(module.parameters())
         require_cpu("the parameters", first, None)
         dtype, exist = first.detach().numpy().dtype, list(self._masks.values())
-        self._window = _ScatterWindow(reach(D, immediate, n), dtype, threads, exist)
+        exists = np.concatenate([mask.numpy().ravel() for mask in exist])
+        order = np.where(exists, np.cumsum(exists) - 1, -1).astype(np.int32)
+        self._window = Window(reach(D, immediate, n), dtype, threads, order)
         self._token: Tensor | None = None
         seeds = np.zeros((self.colours, units), self._window.dtype)
         seeds[colour, np.arange(units)] = 1
@@ -258,19 +260,6 @@ class SnApModule(nn.Module):
                         f"{name}[{row}, {column}] = {found[row, column]:.3g} outside it "
                         f"({len(lacking)} such): widen it, or use probe()"
                     )
-
-
-class _ScatterWindow(Window):
-    """A window whose gradient comes in the parameters' own shapes, 0 where no weight exists."""
-
-    def __init__(self, pattern: Any, dtype: Any, threads: int, masks: list[Tensor]) -> None:
-        super().__init__(pattern, dtype, threads)
-        self._exists = np.concatenate([mask.numpy().ravel() for mask in masks])
-
-    def gradient(self, signals: int) -> Any:
-        flat = np.zeros(self._exists.size, self.dtype)
-        flat[self._exists] = super().gradient(signals)
-        return flat
 
 
 class _Signal(torch.autograd.Function):

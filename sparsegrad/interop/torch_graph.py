@@ -4,6 +4,8 @@ A step's graph ends at its input and at one root that all steps share. Autograd 
 the last step of a backward pass, so that J can be led through the steps in their own order.
 """
 
+from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,19 @@ from sparsegrad.interop.cell_window import CellWindow
 from sparsegrad.interop.window import Ticket, Window
 
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
+
+
+def once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a backward pass that has none itself, as torch's `once_differentiable` does.
+
+    That takes 4 µs, spent here only where the graph of the backward pass is asked for.
+    """
+    careful = once_differentiable(backward)
+
+    def run(ctx: Any, *grads: Any) -> Any:
+        return careful(ctx, *grads) if torch.is_grad_enabled() else backward(ctx, *grads)
+
+    return run
 
 
 class Root(torch.autograd.Function):
@@ -29,103 +44,103 @@ class Root(torch.autograd.Function):
         """Return the token."""
         ctx.window, ctx.sizes = window, [p.numel() for p in parameters]
         ctx.shapes = [p.shape for p in parameters]
+        ctx.flat = all(p.dim() == 1 for p in parameters)
         return parameters[0].new_zeros(1)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, signals: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of each parameter, from all the signals of this pass."""
         flat = torch.from_numpy(ctx.window.gradient(round(signals.item())))
         parts = flat.split_with_sizes(ctx.sizes)
-        return None, *[
-            part if len(shape) == 1 else part.view(shape)
-            for part, shape in zip(parts, ctx.shapes, strict=True)
-        ]
+        if ctx.flat:
+            return None, *parts
+        return None, *[part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
 
 
 class Step(torch.autograd.Function):
     """A time step; the state that it starts from is data."""
 
     @staticmethod
-    def forward(ctx: Any, token: Tensor, x: Tensor, call: "Call") -> tuple[Tensor, ...]:
-        """Return the new state, component by component."""
-        new_state, ctx.ticket = call.run(x)
-        ctx.window, ctx.learns = call.window, call.wants > 1
+    def forward(
+        ctx: Any, token: Tensor, x: Tensor, made: tuple["Link", Ticket, np.ndarray]
+    ) -> tuple[Tensor, ...]:
+        """Return the new state of a step that was made, component by component."""
+        link, ctx.ticket, new_state = made
+        ctx.link = link
         # torch refuses a second backward pass, and weights that were changed in place meanwhile
-        ctx.save_for_backward(*call.parameters)
+        ctx.save_for_backward(*link.parameters)
         ctx.set_materialize_grads(False)
-        return tuple(torch.from_numpy(component) for component in new_state)
+        return tuple([torch.from_numpy(component) for component in new_state])
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    @once
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         """Hand the learning signal in, and return the gradient of the input."""
-        parameters, window, ticket = ctx.saved_tensors, ctx.window, ctx.ticket
-        batch, units = ticket.d_pre.shape[0], window.cell.units
-        state_grad = np.zeros((batch, window.cell.states), window.cell.dtype)
-        for c, grad in enumerate(grads):
-            if grad is not None:
-                state_grad[:, c * units : (c + 1) * units] = grad.numpy()
+        _ = ctx.saved_tensors
+        link, ticket = ctx.link, ctx.ticket
+        window = link.window
+        if len(grads) > 1:
+            some = next(grad for grad in grads if grad is not None)
+            known = [torch.zeros_like(some) if grad is None else grad for grad in grads]
+            state_grad = torch.cat(known, 1).numpy()
+        else:
+            state_grad = grads[0].contiguous().numpy()
+        for_token, for_x = ctx.needs_input_grad[:2]
         x_grad = None
-        if ctx.needs_input_grad[1]:
+        if for_x:
             x_grad = torch.from_numpy(window.input_gradient(ticket, state_grad))
-        if not ctx.learns:
+        if not for_token:
             return None, x_grad, None
         window.signal(ticket, state_grad)
-        return parameters[0].new_ones(1), x_grad, None
-
-
-class Call:
-    """The arguments of a step that are no tensors of the graph."""
-
-    __slots__ = ("parameters", "parts", "state", "wants", "window")
-
-    def __init__(
-        self, link: "Link", parameters: tuple[Tensor, ...], state: np.ndarray, wants: int
-    ) -> None:
-        self.window, self.parameters = link.window, parameters
-        self.parts = link.parts
-        self.state, self.wants = state, wants
-
-    def run(self, x: Tensor) -> tuple[np.ndarray, Ticket | None]:
-        """Run the step; x is (batch, inputs)."""
-        # contiguous() copies only what is not
-        return self.window.forward(
-            self.parts, x.detach().contiguous().numpy(), self.state, self.wants
-        )
+        return link.one, x_grad, None
 
 
 class Link:
-    """A cell's window, and what ties it to the parameters as they are now."""
+    """A cell's window, and what ties it to the parameters as they are now.
+
+    Attributes
+    ----------
+    parameters : tuple of Tensor
+    parts : int64 array, (parameters, 2)
+        Where they lie, for `CellWindow.forward`.
+    one : Tensor, (1,)
+        What a step returns for the token.
+    """
 
     def __init__(self, window: CellWindow) -> None:
         self.window = window
-        self.dtype: torch.dtype = getattr(torch, window.cell.dtype.name)
-        self.token: Tensor | None = None
-        self.parts: tuple[np.ndarray, ...] = ()
-        self._parameters: tuple[Tensor, ...] = ()
-        self._addresses: tuple[int, ...] = ()
-        self._trained: tuple[bool, ...] = ()
+        self.dtype: torch.dtype = getattr(torch, window.dtype.name)
+        self.one = torch.ones(1, dtype=self.dtype)
+        self.parameters: tuple[Tensor, ...] = ()
+        self._addresses: list[int] = []
+        self._token: Tensor | None = None
+        self._trained: list[bool] = []
 
     def refresh(self, parameters: tuple[Tensor, ...]) -> None:
-        """Take the parameters' memory, which optimisers change in place and others replace."""
-        addresses = tuple([p.data_ptr() for p in parameters])
-        same = addresses == self._addresses and len(parameters) == len(self._parameters)
-        if not same or any(a is not b for a, b in zip(parameters, self._parameters, strict=True)):
-            for parameter in parameters:
-                require_cpu("the parameters", parameter, self.dtype)
-            self.parts = tuple(p.detach().contiguous().numpy() for p in parameters)
-            if any(p.data_ptr() != a.ctypes.data for p, a in zip(parameters, self.parts,
-                   strict=True) if p.numel()):  # fmt: skip
-                raise ValueError("the parameters must be contiguous, got a strided one")
-            self._parameters, self._addresses, self.token = parameters, addresses, None
+        """Take the parameters' memory, which optimisers change in place and others replace.
 
-    def token_for(self, trained: tuple[bool, ...]) -> Tensor:
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter is of another kind than the cell was made for.
+        """
+        addresses = [p.data_ptr() for p in parameters]
+        if addresses == self._addresses and all(map(is_, parameters, self.parameters)):
+            return
+        sizes = self.window.part_sizes
+        for parameter, size in zip(parameters, sizes, strict=True):
+            if parameter is not in_place("the parameters", parameter, self.dtype, (size,)):
+                raise ValueError("the parameters must be contiguous, got a strided one")
+        self.parts = np.array([addresses, sizes], np.int64).T.copy()
+        self.parameters, self._addresses, self._token = parameters, addresses, None
+
+    def token_for(self, trained: list[bool]) -> Tensor:
         """Return the root's token, made anew where other parameters are trained."""
-        if self.token is None or trained != self._trained:
-            self.token = Root.apply(self.window, *self._parameters)
+        if self._token is None or trained != self._trained:
+            self._token = Root.apply(self.window, *self.parameters)
             self._trained = trained
-        return self.token
+        return self._token
 
 
 def require_cpu(name: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
@@ -138,8 +153,34 @@ def require_cpu(name: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-    if tensor.device.type != "cpu":
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be dense, got {tensor.layout}: convert it with .to_dense()")
+    if not tensor.is_cpu:
         raise ValueError(f"{name} must be on the CPU, got {tensor.device}: move it with .cpu()")
     if tensor.dtype not in FLOATS or (dtype is not None and tensor.dtype is not dtype):
         wanted = dtype or "torch.float32 or torch.float64"
         raise TypeError(f"{name} must be {wanted}, got {tensor.dtype}: convert it with .to()")
+
+
+def in_place(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Return a tensor whose values lie in C order at its `data_ptr`: itself, or else a copy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it has another dtype or shape, or is not on the CPU.
+    """
+    if (
+        isinstance(tensor, Tensor)
+        and tensor.layout is torch.strided
+        and tensor.is_cpu
+        and tensor.dtype is dtype
+        and tensor.shape == shape
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+    ):
+        return tensor
+    require_cpu(name, tensor, dtype)
+    if tensor.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+    return tensor.detach().resolve_neg().contiguous()

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.influence import Influence
-from sparsegrad.kernels.embed import serial_influence_step
+from sparsegrad.interop.words import program_arrays, program_sizes, with_addresses
+from sparsegrad.kernels.embed import add_in_order, host_influence_step
 from sparsegrad.kernels.snap import Numbers, influence_step
 from sparsegrad.pattern import ReachPattern
 
@@ -31,7 +32,7 @@ class Ticket:
     version : int
         The weights that it ran with.
     d_pre : float array, (batch, components, maps, units), or None
-        ∂s'/∂a, for whoever computes the gradient of the input from it.
+        ∂s'/∂a, where the gradient of the input may be asked for.
     """
 
     __slots__ = ("__weakref__", "d_pre", "number", "version")
@@ -66,6 +67,9 @@ class Window:
     dtype : float32 or float64
     threads : int
         At most so many threads.
+    order : int32 array, (size,)
+        The gradient as the host has its parameters: the weight of each element, -1 where none
+        exists.
 
     Attributes
     ----------
@@ -77,8 +81,14 @@ class Window:
         Of the weights, counted by whoever sets them.
     """
 
-    def __init__(self, pattern: ReachPattern, dtype: np.dtype[Any], threads: int) -> None:
-        self.pattern, self.dtype, self.threads = pattern, dtype, threads
+    def __init__(
+        self,
+        pattern: ReachPattern,
+        dtype: np.dtype[Any],
+        threads: int,
+        order: NDArray[np.int32],
+    ) -> None:
+        self.pattern, self.dtype, self.threads, self.order = pattern, dtype, threads, order
         self.version = self.count = self.passed = self.batch = 0
         self._waiting: deque[Waiting] = deque()
         self._signals: list[tuple[int, NDArray[Any]]] = []
@@ -100,7 +110,10 @@ class Window:
 
     def open(self, batch: int) -> Waiting:
         """Return a step to fill with D and I; J is allocated, or begins anew, if it has to."""
-        self._prepare(batch)
+        if self._fresh:
+            self._begin(batch)
+        elif self._waiting:
+            self.catch_up()
         return self._free.pop() if self._free else self._new_step()
 
     def enter(self, step: Waiting, d_pre: NDArray[Any] | None) -> Ticket:
@@ -132,17 +145,18 @@ class Window:
         self._signals.append((ticket.number, state_grad))
 
     def gradient(self, signals: int) -> NDArray[Any]:
-        """Return Σ_t J_tᵀ δ_t over the last signals handed in, (weights,).
+        """Return Σ_t J_tᵀ δ_t over the last signals handed in, in the host's order, (size,).
 
         Older ones, of backward passes that did not ask for the weights, are dropped.
         """
         wanted = dict(self._signals[len(self._signals) - signals :])
         self._signals.clear()
-        grad = np.zeros(self.pattern.shape[0], self.dtype)
+        grad = np.zeros(self.order.size, self.dtype)
         if self.passed in wanted:  # asked once more, with the graph retained
-            grad += self.influence.contract(wanted[self.passed])
-        while self._waiting and self._waiting[0].number <= max(wanted, default=0):
-            step = self._waiting.popleft()
+            add_in_order(self.order, self.influence.contract(wanted[self.passed]), grad)
+        last, waiting = max(wanted, default=0), self._waiting
+        while waiting and waiting[0].number <= last:
+            step = waiting.popleft()
             self._pass(step, wanted.get(step.number), grad)
         return grad
 
@@ -174,7 +188,7 @@ class Window:
         self.restart()
         if not entries.shape[0]:
             return
-        self._prepare(entries.shape[0])
+        self._begin(entries.shape[0])
         pattern = self.pattern
         for b in range(self.batch):
             matrix = csc_array(
@@ -182,32 +196,21 @@ class Window:
             )
             self.influence.from_scipy(matrix, b)
 
-    def _prepare(self, batch: int) -> None:
-        """Have J for this batch, zero if the sequences begin here."""
-        if not self._fresh:
-            self.catch_up()
-            return
+    def _begin(self, batch: int) -> None:
+        """Have a J of zeros for this batch."""
         self._waiting.clear()
         self._signals.clear()
         self.count += 1  # signals of what came before are refused
         self.passed = self.count
         if batch != self.batch:
             pattern = self.pattern
-            self.influence = Influence(pattern, batch, self.dtype, self.threads)
+            self.influence = influence = Influence(pattern, batch, self.dtype, self.threads)
             self.batch = batch
+            self._words = with_addresses(program_sizes(influence), program_arrays(influence))
             self._free: list[Waiting] = []
-            self._no_grad = np.zeros(pattern.shape[0], self.dtype)
-            none = np.zeros((1, 0), self.dtype)
-            self._numbers = Numbers(
-                cuts=self.influence.cuts,
-                dynamics_data=none,
-                immediate_data=none,
-                influence=self.influence.panels,
-                step_grad=np.zeros(pattern.shape[0], self.dtype),
-                dense=self.influence.dense,
-                scratch=self.influence.scratch,
-            )
+            self._step_grad = np.zeros(pattern.shape[0], self.dtype)
             self._no_signal = np.zeros((batch, pattern.shape[1]), self.dtype)
+            self._no_grad = np.zeros(0, self.dtype)
         self.influence.reset()
         self._fresh = False
 
@@ -227,10 +230,19 @@ class Window:
         """Update J by a step, and add the step's gradient where it has a signal."""
         if step.resets is not None:
             self.influence.panels[step.resets] = 0
-        numbers = self._numbers._replace(
-            dynamics_data=step.dynamics_data, immediate_data=step.immediate_data
-        )
         scored = state_grad is not None
         delta = self._no_signal if state_grad is None else state_grad
-        kernel = serial_influence_step if self.influence.threads == 1 else influence_step
-        kernel(self.influence.program, numbers, scored, delta, grad)
+        influence, order, step_grad = self.influence, self.order, self._step_grad
+        if influence.threads == 1:
+            host_influence_step(
+                self._words, step.dynamics_data, step.immediate_data, scored, delta,
+                influence.panels, order, grad, step_grad, influence.dense, influence.scratch,
+            )  # fmt: skip
+            return
+        numbers = Numbers(
+            influence.cuts, step.dynamics_data, step.immediate_data, influence.panels, step_grad,
+            influence.dense, influence.scratch,
+        )  # fmt: skip
+        influence_step(influence.program, numbers, scored, delta, np.zeros_like(step_grad))
+        if scored:
+            add_in_order(order, step_grad, grad)
