@@ -66,12 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, MemoryError, OSError, ModuleNotFoundError) as error:
-        _complain(str(error) or type(error).__name__)
+        _complain(_words_of(error))
         return FAILED
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED
     return int(status)
+
+
+def _words_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _complain(message: str) -> None:

@@ -140,6 +140,7 @@ def train(arguments: argparse.Namespace) -> int:
     else:
         settings, folder = Settings(**given), None
     run = Run(settings, folder, Watch)
+    before = run.progress.tokens
     summary = run.train()
     if folder is not None:
         _draw_run(run, folder.path)
@@ -153,6 +154,8 @@ def train(arguments: argparse.Namespace) -> int:
             "--resume" if folder is not None else "interrupted; nothing was kept: name an --out"
         )  # fmt: skip
         return INTERRUPTED
+    if 0 < before == summary["tokens"]:
+        _complain("the budget was spent before; go on with a larger --tokens or --seconds")
     if folder is not None:
         names = sorted(path.name for path in folder.path.iterdir() if path.name[0] != ".")
         print(f"wrote {folder.path}: {', '.join(names)}", file=sys.stderr)
@@ -160,11 +163,12 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def _summary_line(task: str, summary: dict[str, Any]) -> str:
-    hidden = ("status", "tokens", "seconds", "tokens_per_second")
-    numbers = [f"{k.replace('_', ' ')} {v:.4g}" for k, v in summary.items() if k not in hidden]
+    from sparsegrad.watch import words
+
+    numbers = ", ".join(words(summary)) or "no report yet"
     return (
         f"{task} {summary['status']}: {summary['tokens']:,} tokens in {summary['seconds']:.1f} s, "
-        f"{summary['tokens_per_second']:,.0f} tokens/s; {', '.join(numbers) or 'no report yet'}"
+        f"{summary['tokens_per_second']:,.0f} tokens/s; {numbers}"
     )
 
 

@@ -110,8 +110,10 @@ class Settings:
         for name in ("hidden", "targets", "seed", "threads", "clip", "save"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ValueError(f"seconds must be above 0, got {self.seconds}")
+        for name in ("rate", "seconds"):
+            number = getattr(self, name)
+            if number is not None and not number > 0:
+                raise ValueError(f"{name} must be above 0, got {number}")
         if self.task == "stream" and self.data is None:
             raise ValueError("task stream must have a table: name it with --data FILE.npy or .csv")
         method = parse_method(self.method, 0)

@@ -194,10 +194,11 @@ class Run:
 
     def _summary(self, status: str, reason: str | None) -> dict[str, Any]:
         self._clock()
+        tokens, seconds = self.progress.tokens, self.progress.seconds
         summary: dict[str, Any] = {"status": status} | self.last | {
-            "tokens": self.progress.tokens,
-            "seconds": round(self.progress.seconds, 3),
-            "tokens_per_second": round(self._rate(), 1),
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
         }  # fmt: skip
         if reason is not None:
             summary["reason"] = reason

@@ -51,10 +51,10 @@ class Watch:
         if self._bar is None:
             return
         done = self._done(tokens, seconds)
-        words = [f"{tokens:,} tokens", f"{rate:,.0f} tokens/s", *_words(self._line)]
+        shown = [f"{tokens:,} tokens", f"{rate:,.0f} tokens/s", *words(self._line)]
         if rate > 0:
-            words.append(f"{_clock(self._left(tokens, seconds, rate))} left")
-        self._bar.update(self._task, completed=done, description="  ".join(words))
+            shown.append(f"{_clock(self._left(tokens, seconds, rate))} left")
+        self._bar.update(self._task, completed=done, description="  ".join(shown))
 
     def report(self, line: dict[str, Any], last: bool = False) -> None:
         """Show a report; in a pipe not more often than is of use."""
@@ -64,7 +64,7 @@ class Watch:
             self._said = now
             head = f"{line['tokens']:,} tokens  {line['seconds']:.0f} s"
             try:
-                print("  ".join([head, *_words(line)]), flush=True)
+                print("  ".join([head, *words(line)]), flush=True)
             except BrokenPipeError:  # nobody reads any more, as in `| head`; the run goes on
                 self._quiet = True
 
@@ -82,8 +82,8 @@ class Watch:
         return max(min(left), 0.0)
 
 
-def _words(line: dict[str, Any]) -> list[str]:
-    """Return the numbers of a report as words."""
+def words(line: dict[str, Any]) -> list[str]:
+    """Return the numbers of a report as words, in one order."""
     known = {
         "loss": "loss {:.4g}",
         "length": "L {:.0f}",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -141,8 +142,10 @@ def test_only_text_is_a_text(tmp_path):
     path = tmp_path / "text"
     with pytest.raises(FileNotFoundError):
         Chars(path, 2, 50)
-    with pytest.raises(IsADirectoryError):
-        Chars(tmp_path, 2, 50)
+    os.mkfifo(tmp_path / "pipe")  # which nobody writes to
+    for no_file in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="must be a file, got a folder, a pipe or a device"):
+            Chars(no_file, 2, 50)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="must not be empty"):
         Chars(path, 2, 50)

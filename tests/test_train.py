@@ -93,6 +93,13 @@ def test_a_run_learns_and_leaves_its_files(tmp_path, capsys):
     assert "wrote" in err
     assert (out / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
+    whole = (out / "metrics.jsonl").read_bytes()
+    status, printed, err = run(capsys, "train", "copy", "--out", out, "--resume")
+    assert status == 0
+    assert "copy finished: 6," in printed
+    assert "the budget was spent before; go on with a larger --tokens" in err
+    assert (out / "metrics.jsonl").read_bytes() == whole
+
 
 @compiled_only
 def test_characters_have_bits_and_a_held_out_part(text, tmp_path, capsys):
@@ -320,18 +327,18 @@ def refused(capsys, *arguments):
         (["copy", "--method", "snap:0"], "n must be at least 1"),
         (["copy", "--cell", "tpu"], "cell must be one of rnn, gru, lstm"),
         (["copy", "--rate", "fast"], "rate must be a number such as"),
-        (["copy", "--rate", "-1"], "rate must be finite and at least 0"),
+        (["copy", "--rate", "0"], "rate must be above 0"),
         (["copy", "--units", "1.5"], "units must be a whole number"),
         (["copy", "--units", "0"], "units must be at least 1"),
         (["copy", "--sparsity", "100%"], r"sparsity must lie in [0, 1)"),
         (["copy", "--tokens", "0"], "tokens must be at least 1"),
         (["copy", "--seconds", "0"], "seconds must be above 0"),
         (["copy", "--resume"], "--resume must come with --out"),
-        (["copy", "--config", "/no/such.toml"], "No such file"),
+        (["copy", "--config", "/no/such.toml"], "/no/such.toml: No such file"),
         (["chars", "--method", "bptt"], "method bptt must have sequences that end"),
         (["chars", "--update", "sequence"], "update sequence must have sequences that end"),
         (["copy", "--update", "sequence", "--method", "bptt:3"], "goes with bptt, not with bptt:T"),
-        (["chars", "--text", "/no/such/text"], "No such file"),
+        (["chars", "--text", "/no/such/text"], "/no/such/text: No such file"),
         (["stream"], "must have a table: name it with --data"),
     ],
 )

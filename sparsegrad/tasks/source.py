@@ -1,6 +1,7 @@
 """A file that is read in parts and must stay as it is."""
 
 import os
+import stat
 import weakref
 from pathlib import Path
 
@@ -20,10 +21,12 @@ class Source:
     OSError
         If there is no such file or it cannot be read.
     ValueError
-        If it is empty.
+        If it is empty, or no plain file.
     """
 
     def __init__(self, path: Path) -> None:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait here for its writer
+            raise ValueError(f"{path} must be a file, got a folder, a pipe or a device")
         self.path = path
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
