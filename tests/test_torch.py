@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import pickle
 import subprocess
 import sys
 
@@ -678,3 +679,79 @@ def test_an_own_cell_keeps_the_rules_of_a_window():
     online_cell(xs[1][:1], h[:1].detach())
     with pytest.raises(TypeError, match=r"x must be torch.float64, got torch.float32"):
         online_cell(xs[0].float())
+
+
+def own_module(seed=6, n=2):
+    mask = sparse_mask()
+    cell = Leaky(mask)
+    with torch.no_grad():
+        cell.leak.copy_(torch.rand(20, generator=torch.Generator().manual_seed(seed)))
+    return SnApModule(cell, probe(cell, INPUTS, 20, {"weight_hh": mask}), n=n)
+
+
+def test_an_own_cell_resumes_bit_for_bit():
+    xs, _ = data(steps=6)
+    cell = own_module()
+    h = None
+    for x in xs[:3]:
+        h = cell(x, h)
+        h.square().sum().backward()
+    held = cell.influence()
+    assert held.abs().max() > 0
+    file = io.BytesIO()
+    torch.save(cell.state_dict(), file)
+    file.seek(0)
+    other = own_module(seed=7)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    twin = copy.deepcopy(cell)
+    pickled = pickle.loads(pickle.dumps(cell))
+    goes_on = [cell, other, twin, pickled]
+    for module in goes_on:
+        assert torch.equal(module.influence(), held)
+        module.zero_grad()
+        state = h.detach()
+        for x in xs[3:]:
+            state = module(x, state)
+            state.square().sum().backward()
+        module.last = state.detach()
+    for module in goes_on[1:]:
+        assert torch.equal(module.last, cell.last)
+        assert torch.equal(module.influence(), cell.influence())
+        for p, q in zip(module.parameters(), cell.parameters(), strict=True):
+            assert p is not q
+            assert torch.equal(p, q)
+            assert torch.equal(p.grad, q.grad)
+
+
+def test_an_own_cells_state_of_other_patterns_is_refused():
+    cell = own_module()
+    with pytest.raises(ValueError, match="must be of n=3, got one of n=2"):
+        own_module(n=3).load_state_dict(cell.state_dict())
+    dense = torch.ones(20, 20, dtype=torch.bool)
+    wide = Leaky(dense)
+    wide = SnApModule(wide, probe(wide, INPUTS, 20), n=2)
+    with pytest.raises(ValueError, match="of these patterns, got one of others"):
+        wide.load_state_dict(cell.state_dict())
+
+
+def test_an_own_cell_follows_double_and_float():
+    cell = own_module()
+    xs, _ = data()
+    cell(xs[0])
+    held = cell.influence()
+    cell.float()
+    assert torch.equal(cell.influence(), held.float())
+    cell.module.mask = cell.module.mask.float()
+    h = cell(xs[1].float(), torch.zeros(BATCH, 20))
+    h.sum().backward()
+    assert cell.module.leak.grad.dtype == torch.float32
+
+
+def test_an_own_cell_refuses_what_is_not_finite():
+    cell = own_module()
+    xs, _ = data()
+    h = cell(xs[0])
+    held = cell.influence()
+    with pytest.raises(FloatingPointError, match="must stay finite"):
+        cell(xs[1] * torch.nan, h)
+    assert torch.equal(cell.influence(), held)

@@ -11,7 +11,8 @@ pattern go together, one product per colour. The rest is as in `sparsegrad.inter
 """
 
 from dataclasses import dataclass
-from typing import Any
+from hashlib import sha256
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,9 +22,10 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, jacrev, vjp, vmap
 
 from sparsegrad.interop.colouring import as_pattern, colour_rows
-from sparsegrad.interop.torch_graph import Root, require_cpu
+from sparsegrad.interop.torch_graph import FLOATS, Root, require_cpu
 from sparsegrad.interop.window import Window
-from sparsegrad.pattern import reach
+from sparsegrad.kernels.convert import all_finite
+from sparsegrad.pattern import ReachPattern, reach
 
 
 @dataclass(frozen=True)
@@ -151,25 +153,30 @@ class SnApModule(nn.Module):
         immediate = as_pattern("immediate", patterns.immediate, (units, weights))
         if inputs is not None:
             self._check(D, immediate, inputs)
-        colour = colour_rows(D, immediate)
-        self.colours = int(colour.max()) + 1
-        first = next(module.parameters())
+        self.n, self._threads = n, threads
+        self._colour = colour_rows(D, immediate)
+        self.colours = int(self._colour.max()) + 1
+        self._build(reach(D, immediate, n))
+
+    def _build(self, pattern: ReachPattern) -> None:
+        """Make a window for the parameters' dtype, and what finds D and I in the products."""
+        first = next(self.module.parameters())
         require_cpu("the parameters", first, None)
-        dtype, exist = first.detach().numpy().dtype, list(self._masks.values())
-        exists = np.concatenate([mask.numpy().ravel() for mask in exist])
+        dtype, units = first.detach().numpy().dtype, pattern.shape[1]
+        exists = np.concatenate([mask.numpy().ravel() for mask in self._masks.values()])
         order = np.where(exists, np.cumsum(exists) - 1, -1).astype(np.int32)
-        self._window = Window(reach(D, immediate, n), dtype, threads, order)
+        self._window = Window(pattern, dtype, self._threads, order)
         self._token: Tensor | None = None
-        seeds = np.zeros((self.colours, units), self._window.dtype)
-        seeds[colour, np.arange(units)] = 1
+        seeds = np.zeros((self.colours, units), dtype)
+        seeds[self._colour, np.arange(units)] = 1
         self._seeds = torch.from_numpy(seeds)
         # where each value of D and I lies in the (colours, columns) that the products return
-        pattern = self._window.pattern
         rows = np.repeat(np.arange(units), np.diff(pattern.dynamics_indptr))
-        columns = np.repeat(np.arange(weights), np.diff(pattern.immediate_indptr))
-        self._dynamics_at = _pair(colour[rows], pattern.dynamics_indices)
-        place = np.flatnonzero(np.concatenate([m.numpy().ravel() for m in self._masks.values()]))
-        self._immediate_at = _pair(colour[pattern.immediate_indices], place[columns])
+        columns = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.immediate_indptr))
+        self._dynamics_at = _pair(self._colour[rows], pattern.dynamics_indices)
+        self._immediate_at = _pair(
+            self._colour[pattern.immediate_indices], np.flatnonzero(exists)[columns]
+        )
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """Make a time step.
@@ -188,6 +195,8 @@ class SnApModule(nn.Module):
         ------
         TypeError, ValueError
             If a tensor has another dtype or device, or the batch changed without `reset`.
+        FloatingPointError
+            If the state or its Jacobians stop being finite; J is as it was.
         """
         window = self._window
         dtype = getattr(torch, window.dtype.name)
@@ -213,7 +222,12 @@ class SnApModule(nn.Module):
         if not learns:
             return out
         step = window.open(batch)
-        self._evaluate(fixed, x.detach(), h, step)
+        if not self._evaluate(fixed, x.detach(), h, step) or not out.isfinite().all():
+            window.discard(step)
+            raise FloatingPointError(
+                "the state and its Jacobians must stay finite, they became NaN or infinite; "
+                "lower the rate or clip"
+            )
         ticket = window.enter(step, None)
         if self._token is None:
             self._token = Root.apply(window, *self.module.parameters())
@@ -230,8 +244,54 @@ class SnApModule(nn.Module):
         """Return a copy of J's kept entries after the last step, (batch, entries)."""
         return torch.from_numpy(self._window.entries())
 
-    def _evaluate(self, fixed: dict[str, Tensor], x: Tensor, h: Tensor, step: Any) -> None:
-        """Fill a step's D and I by one product per colour."""
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return what `state_dict` holds beside the parameters: J, and a mark of its pattern."""
+        mark = _fingerprint(self._window.pattern)
+        return {"n": self.n, "pattern": mark, "influence": self.influence()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take J over.
+
+        Raises
+        ------
+        ValueError
+            If the state was saved with another n or other patterns.
+        """
+        window = self._window
+        if state["n"] != self.n:
+            raise ValueError(f"the state must be of n={self.n}, got one of n={state['n']}")
+        if state["pattern"] != _fingerprint(window.pattern):
+            raise ValueError(
+                "the state must be of these patterns, got one of others: build the module with "
+                "the patterns that it was saved with"
+            )
+        window.set_entries(state["influence"].numpy().astype(window.dtype))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        window = state.pop("_window")
+        state["_token"] = None
+        state["_frozen"] = window.pattern, window.entries()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        pattern, entries = state.pop("_frozen")
+        super().__setstate__(state)
+        self._build(pattern)
+        self._window.set_entries(entries)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Follow ``.double()`` and ``.float()``; the next step refuses other devices."""
+        super()._apply(fn, recurse)
+        dtype, window = next(self.module.parameters()).dtype, self._window
+        if dtype in FLOATS and FLOATS[dtype] != window.dtype.name:
+            entries = window.entries()
+            self._build(window.pattern)
+            self._window.set_entries(entries.astype(FLOATS[dtype]))
+        return self
+
+    def _evaluate(self, fixed: dict[str, Tensor], x: Tensor, h: Tensor, step: Any) -> bool:
+        """Fill a step's D and I by one product per colour; return whether they are finite."""
 
         def rows(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
             def one(fixed: dict[str, Tensor], h: Tensor) -> Tensor:
@@ -244,6 +304,7 @@ class SnApModule(nn.Module):
         by_state, by_weight = vmap(rows)(x, h)
         step.dynamics_data[:] = by_state[:, self._dynamics_at[0], self._dynamics_at[1]].numpy()
         step.immediate_data[:] = by_weight[:, self._immediate_at[0], self._immediate_at[1]].numpy()
+        return all_finite(step.dynamics_data) and all_finite(step.immediate_data)
 
     def _check(self, D: Any, immediate: Any, inputs: int) -> None:
         """Compare the patterns with exact Jacobians at random points."""
@@ -279,6 +340,16 @@ class _Signal(torch.autograd.Function):
         _ = ctx.saved_tensors
         ctx.window.signal(ctx.ticket, grad.contiguous().numpy())
         return grad.new_ones(1), grad, None, None, None
+
+
+def _fingerprint(pattern: ReachPattern) -> str:
+    digest = sha256()
+    for array in (
+        pattern.dynamics_indptr, pattern.dynamics_indices,
+        pattern.immediate_indptr, pattern.immediate_indices,
+    ):  # fmt: skip
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _pair(rows: Any, columns: Any) -> tuple[Tensor, Tensor]:
