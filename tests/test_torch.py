@@ -624,6 +624,20 @@ def test_colours_keep_rows_with_a_common_column_apart():
     for colour in range(colours.max() + 1):
         assert dense[colours == colour].sum(axis=0).max() <= 1
     assert dense.sum(axis=0).max() <= colours.max() + 1 < 15
+    assert sorted(set(colours.tolist())) == list(range(colours.max() + 1))
+    other = scipy.sparse.csr_array(rng.random((40, 9)) < 0.1)
+    both = np.concatenate([dense, other.toarray()], 1)
+    colours = colour_rows(pattern, other)
+    for colour in range(colours.max() + 1):
+        assert both[colours == colour].sum(axis=0).max() <= 1
+
+
+def test_without_rustworkx_one_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rustworkx", None)
+    with pytest.raises(
+        ImportError, match=r'needs rustworkx.*pip install "sparsegrad-rtrl\[torch\]"'
+    ):
+        colour_rows(scipy.sparse.csr_array(np.eye(3, dtype=bool)))
 
 
 def test_a_pattern_that_lies_is_found():
