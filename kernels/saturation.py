@@ -16,7 +16,7 @@ WORDS = 8
 
 
 @numba.njit(cache=True, nogil=True)
-def _bits(word: np.uint64) -> int:
+def _bits(word: np.uint64) -> np.int64:
     """Count the bits of a word: of pairs, of fours, of bytes, then of all bytes together."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
     pairs = np.uint64(0x3333333333333333)

@@ -24,7 +24,7 @@ from workloads import Product
 from sparsegrad.influence import Influence
 from sparsegrad.kernels.csr import csr_update
 from sparsegrad.pattern import reach
-from sparsegrad.profile import random_values
+from sparsegrad.timing import random_values
 
 DENSE_MULTIPLY_ADDS = 1e11
 """The dense product is run up to this size: beyond it takes seconds and shows nothing new."""

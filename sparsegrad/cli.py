@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NoReturn
 from sparsegrad.commands import add_compare, add_train
 
 if TYPE_CHECKING:
+    from sparsegrad.prediction import CostModel
     from sparsegrad.profile import Point, Sweep
-    from sparsegrad.roofline import Roofline
     from sparsegrad.scaling import Fit
 
 DISTRIBUTION = "sparsegrad-rtrl"
@@ -195,26 +195,27 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
 
 def _profile(arguments: argparse.Namespace) -> int:
     sweep = _sweep(arguments)
+    from sparsegrad.prediction import CostModel
     from sparsegrad.profile import profile
     from sparsegrad.report import csv_report, json_report
     from sparsegrad.roofline import Roofline
     from sparsegrad.scaling import fit_growth
 
-    roofline: Roofline | None = None
+    model: CostModel | None = None
     points: list[Point] = []
     stopped = False
     with _Progress(len(sweep)) as progress:
         try:
             if not arguments.dry_run:
                 progress.announce("measuring this machine")
-                roofline = Roofline(sweep.dtype, sweep.threads)
-            for point in profile(sweep, roofline, progress.announce):
+                model = CostModel(Roofline(sweep.dtype, sweep.threads), sweep.seed)
+            for point in profile(sweep, model, progress.announce):
                 points.append(point)
                 progress.advance()
         except KeyboardInterrupt:
             stopped = True
     fits = fit_growth(points)
-    title = _title(sweep, roofline)
+    title = _title(sweep, model)
     status = INTERRUPTED if stopped else 0
     try:
         if arguments.format == "table":
@@ -226,7 +227,7 @@ def _profile(arguments: argparse.Namespace) -> int:
         if stopped:
             _complain(f"interrupted after {len(points)} of {len(sweep)} points")
         if arguments.out is not None and points:
-            status = _write(arguments.out, sweep, roofline, points, fits, title) or status
+            status = _write(arguments.out, sweep, model, points, fits, title) or status
     return status
 
 
@@ -268,14 +269,14 @@ class _Progress:
             self._bar.advance(self._task)
 
 
-def _title(sweep: "Sweep", roofline: "Roofline | None") -> str:
+def _title(sweep: "Sweep", model: "CostModel | None") -> str:
     settings = [
         "SnAp-n influence update", sweep.dtype, f"batch {sweep.batch}",
         f"{sweep.threads} thread{'s' if sweep.threads > 1 else ''}",
         f"{sweep.gate_masks} gate masks", f"{sweep.inputs} inputs",
     ]  # fmt: skip
-    if roofline is not None:
-        settings.append(f"machine peak {2e-9 * roofline.peak:.0f} GFLOP/s")
+    if model is not None:
+        settings.append(f"machine peak {2e-9 * model.roofline.peak:.0f} GFLOP/s")
     return ", ".join(settings)
 
 
@@ -296,7 +297,7 @@ def _print_tables(points: "list[Point]", fits: "list[Fit]", title: str) -> None:
 def _write(
     folder: Path,
     sweep: "Sweep",
-    roofline: "Roofline | None",
+    model: "CostModel | None",
     points: "list[Point]",
     fits: "list[Fit]",
     title: str,
@@ -311,7 +312,8 @@ def _write(
         "machine": platform.machine(),
         "system": platform.system(),
         "cpus": os.cpu_count(),
-        "multiply_adds_per_second": None if roofline is None else roofline.peak,
+        "multiply_adds_per_second": None if model is None else model.roofline.peak,
+        "prices": None if model is None else model.prices,
         "sweep": {**vars(sweep), "n": ["rtrl" if n is None else n for n in sweep.n]},
     }
     try:

@@ -152,21 +152,22 @@ class ReachPattern:
     @cached_property
     def nnz(self) -> int:
         """Entries of J: the sum over the weights of the size of their reach."""
-        sizes = np.diff(self.reach_indptr)
-        return int(np.dot(self._weights_per_supernode, sizes))
+        return int(np.dot(self.weights_per_supernode, np.diff(self.reach_indptr)))
 
     @cached_property
-    def _weights_per_supernode(self) -> NDArray[np.int64]:
+    def weights_per_supernode(self) -> NDArray[np.int64]:
+        """How many weights each supernode has: int64, (supernodes,)."""
         return np.bincount(self.supernode, minlength=self.reach_indptr.size - 1).astype(np.int64)
 
     @cached_property
-    def _multiply_adds(self) -> int:
+    def edges_per_supernode(self) -> NDArray[np.int64]:
+        """Entries of D among the units of each supernode's reach: int64, (supernodes,)."""
         edges = np.empty(self.reach_indptr.size - 1, np.int64)
         count_edges(
             self.dynamics_indptr, self.dynamics_indices, self.reach_indptr, self.reach_indices,
             edges, np.empty(self.shape[1], np.int32),
         )  # fmt: skip
-        return int(np.dot(self._weights_per_supernode, edges))
+        return edges
 
     @cached_property
     def indptr(self) -> NDArray[np.int64]:
@@ -235,12 +236,13 @@ class ReachPattern:
         ModuleNotFoundError
             If safetensors is not installed.
         """
-        arrays, values = read_tensors(Path(path), kind="reach pattern")
+        arrays, about = read_tensors(Path(path), kind="reach pattern")
         for array in arrays.values():
             array.setflags(write=False)
+        values: dict[str, Any] = {**arrays, **about}
         try:
             values["entries_by_n"] = tuple(values.get("entries_by_n") or ())
-            return cls(**arrays, **values)
+            return cls(**values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid pattern: {error}") from None
 
@@ -264,7 +266,8 @@ class ReachPattern:
         TypeError, ValueError
             If the batch is not an integer of at least 1, or the dtype another.
         """
-        return price(self.nnz, self._multiply_adds, batch, dtype)
+        multiply_adds = int(np.dot(self.weights_per_supernode, self.edges_per_supernode))
+        return price(self.nnz, multiply_adds, batch, dtype)
 
 
 def reach(

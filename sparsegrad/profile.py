@@ -10,32 +10,28 @@ Every point is one cell structure at one n. Its counts come from patterns alone:
                    forward, backward and gradient of sparse BPTT, one multiply-add per weight each
 
 and its time from `Influence.update` on random values, warm: the median over repeats with its
-quartiles. `gflops` is 2 × multiply_adds / seconds, `gbytes_per_second` counts J as read once and
+quartiles, with `predicted_seconds` by the cost model of `sparsegrad.prediction` beside it.
+`gflops` is 2 × multiply_adds / seconds, `gbytes_per_second` counts J as read once and
 written once, and `roofline_fraction` is the least time of `sparsegrad.roofline` over the median.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparsegrad.cost import saturated_counts
 from sparsegrad.influence import Influence
-from sparsegrad.pattern import ReachPattern, reach
-from sparsegrad.roofline import Roofline
+from sparsegrad.pattern import reach
+from sparsegrad.prediction import CostModel
 from sparsegrad.structures import GATE_MASKS, GATES, Structure, structure
+from sparsegrad.timing import time_update
 
 DTYPES = ("float32", "float64")
 POINT_SECONDS = 0.15
 """How long a point is timed, at least."""
-LEAST_SAMPLES = 5
-SLOW_SECONDS = 1.0
-SAMPLE_SECONDS = 0.002
 TRIAL_WEIGHTS = 4096
 CHUNK_ENTRIES = 2**27
 """Reached units (over supernodes) that counting holds at once, judged by a trial."""
@@ -122,6 +118,8 @@ class Point:
         Median time of one step (one update of J for the whole batch); None where nothing ran.
     seconds_low, seconds_high : float or None
         Its quartiles.
+    predicted_seconds : float or None
+        The same by the cost model, from counts and rates of this machine.
     note : str or None
         Why nothing ran.
     """
@@ -143,6 +141,7 @@ class Point:
     vs_rtrl: float | None = None
     seconds_low: float | None = None
     seconds_high: float | None = None
+    predicted_seconds: float | None = None
     note: str | None = None
 
     def as_dict(self) -> dict[str, object]:
@@ -153,18 +152,9 @@ class Point:
 POINT_KEYS = tuple(entry.name for entry in fields(Point))
 
 
-class Timing(NamedTuple):
-    """Seconds of one call, warm: the median over the samples and its quartiles."""
-
-    median: float
-    low: float
-    high: float
-    samples: int
-
-
 def profile(
     sweep: Sweep,
-    roofline: Roofline | None,
+    model: CostModel | None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Point]:
     """Yield the points of a sweep, one after another, as soon as each is there.
@@ -173,7 +163,7 @@ def profile(
     ----------
     sweep : Sweep
         What to run.
-    roofline : Roofline or None
+    model : CostModel or None
         Of this machine, for the sweep's dtype and threads; None for exact counts alone.
     announce : callable
         Told in a few words what comes next.
@@ -189,8 +179,14 @@ def profile(
         drawn = structure(cell, units, sparsity, sweep.inputs, sweep.gate_masks, sweep.seed)
         rtrl = saturated_counts(drawn.dynamics, drawn.immediate)
         for n in sweep.n:
-            announce(f"{net}, {'rtrl' if n is None else f'n = {n}'}")
-            entries, multiply_adds = rtrl if n is None else exact_counts(drawn, n)
+            title = f"{net}, {'rtrl' if n is None else f'n = {n}'}"
+            announce(title)
+
+            def tell(part: float, title: str = title) -> None:
+                announce(f"{title}: reach, {100 * part:.0f}%")
+
+            entries, multiply_adds = rtrl if n is None else exact_counts(drawn, n, tell)
+            announce(title)
             point = Point(
                 cell=cell, units=units, sparsity=sparsity, n="rtrl" if n is None else n,
                 weights=drawn.weights,
@@ -201,10 +197,12 @@ def profile(
                 vs_bptt=(drawn.weights + multiply_adds) / (3 * drawn.weights),
                 vs_rtrl=multiply_adds / rtrl[1] if rtrl[1] else 1.0,
             )  # fmt: skip
-            yield point if roofline is None else _measured(point, sweep, drawn, roofline)
+            yield point if model is None else _measured(point, sweep, drawn, model)
 
 
-def exact_counts(drawn: Structure, n: int) -> tuple[int, int]:
+def exact_counts(
+    drawn: Structure, n: int, progress: Callable[[float], object] = lambda part: None
+) -> tuple[int, int]:
     """Count entries and multiply-adds of SnAp-n for one sequence, in bounded memory.
 
     Parameters
@@ -213,6 +211,8 @@ def exact_counts(drawn: Structure, n: int) -> tuple[int, int]:
         Patterns of D and I.
     n : int
         Steps of reach.
+    progress : callable, optional
+        Told the part that is done.
 
     Returns
     -------
@@ -229,113 +229,32 @@ def exact_counts(drawn: Structure, n: int) -> tuple[int, int]:
     counts = np.zeros(2, object)  # Python's integers: no count is too large
     for start in range(0, weights, part):
         columns = drawn.immediate[:, start : start + part]
-        counts += reach(drawn.dynamics, columns, n).cost()[:2]
+        done, share = start / weights, columns.shape[1] / weights
+        tell = lambda some, done=done, share=share: progress(done + some * share)  # noqa: E731
+        counts += reach(drawn.dynamics, columns, n, tell).cost()[:2]
     return int(counts[0]), int(counts[1])
 
 
-def _measured(point: Point, sweep: Sweep, drawn: Structure, roofline: Roofline) -> Point:
+def _measured(point: Point, sweep: Sweep, drawn: Structure, model: CostModel) -> Point:
     """Time a point, or note why it was not."""
     if point.bytes > sweep.budget:
         return replace(point, note="over budget")
     try:
         n = None if isinstance(point.n, str) else point.n  # "rtrl"
         pattern = reach(drawn.dynamics, drawn.immediate, n)
-        timing = time_update(pattern, sweep.batch, sweep.dtype, sweep.threads, sweep.seed)
+        influence = Influence(pattern, sweep.batch, sweep.dtype, sweep.threads)
+        timing = time_update(influence, POINT_SECONDS, sweep.seed)
     except MemoryError:
         return replace(point, note="out of memory")
     moved = 2 * point.bytes
-    least = roofline.seconds(point.multiply_adds, moved, point.bytes)
+    least = model.roofline.seconds(point.multiply_adds, moved, point.bytes)
     return replace(
         point,
         seconds=timing.median,
         seconds_low=timing.low,
         seconds_high=timing.high,
+        predicted_seconds=model.seconds(pattern, sweep.batch, influence.threads),
         gflops=2e-9 * point.multiply_adds / timing.median,
         gbytes_per_second=1e-9 * moved / timing.median,
         roofline_fraction=least / timing.median,
     )
-
-
-def time_update(
-    pattern: ReachPattern, batch: int, dtype: str, threads: int = 1, seed: int = 0
-) -> Timing:
-    """Time `Influence.update` on random values.
-
-    Parameters
-    ----------
-    pattern : ReachPattern
-        Reach of the weights.
-    batch, threads, seed : int
-    dtype : str
-        "float32" or "float64".
-
-    Returns
-    -------
-    Timing
-        Of one step, for the whole batch.
-    """
-    influence = Influence(pattern, batch=batch, dtype=dtype, threads=threads)
-    dynamics_data, immediate_data = random_values(pattern, batch, dtype, seed)
-    return time_call(lambda: influence.update(dynamics_data, immediate_data))
-
-
-def random_values(
-    pattern: ReachPattern, batch: int, dtype: str, seed: int = 0
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Draw values for D and I under which J stays bounded.
-
-    Parameters
-    ----------
-    pattern : ReachPattern
-        Whose D and I.
-    batch, seed : int
-    dtype : str
-        "float32" or "float64".
-
-    Returns
-    -------
-    dynamics_data, immediate_data : float array, (batch, nnz)
-        Every row of |D| sums to 0.9 at most.
-    """
-    rng = np.random.default_rng(seed)
-    most = max(1, int(np.diff(pattern.dynamics_indptr).max()))
-    sizes = len(pattern.dynamics_indices), len(pattern.immediate_indices)
-    dynamics_data, immediate_data = (
-        rng.uniform(-1, 1, (batch, size)).astype(dtype) for size in sizes
-    )
-    return (dynamics_data * np.dtype(dtype).type(0.9 / most)), immediate_data
-
-
-def time_call(call: Callable[[], object], seconds: float = POINT_SECONDS) -> Timing:
-    """Time a call, warm.
-
-    Parameters
-    ----------
-    call : callable
-        Called again and again; short calls are timed many at a time.
-    seconds : float
-        How long to go on, at least `LEAST_SAMPLES` samples, or two where those would take longer
-        than `SLOW_SECONDS`.
-
-    Returns
-    -------
-    Timing
-        Per call.
-    """
-    call()  # compiles, and touches all memory
-    start = time.perf_counter()
-    call()
-    samples = [time.perf_counter() - start]
-    calls = round(SAMPLE_SECONDS / max(samples[0], 1e-7))
-    if calls > 1:
-        samples = []  # one short call alone is mostly the clock
-    calls, spent = max(1, calls), sum(samples)
-    while spent < seconds or len(samples) < (LEAST_SAMPLES if spent < SLOW_SECONDS else 2):
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        took = time.perf_counter() - start
-        samples.append(took / calls)
-        spent += took
-    low, median, high = np.percentile(samples, [25, 50, 75]).tolist()
-    return Timing(median, low, high, len(samples))

@@ -20,7 +20,8 @@ LEGEND_COUNTED = (
     "xRTRL: of the update beside exact RTRL's on the same weights",
 )
 LEGEND_TIMED = (
-    "time: of one update of J, warm, median; GB/s: J read once and written once",
+    "time: of one update of J, warm, median; predicted: from the counts and this machine's rates; "
+    "GB/s: J read once and written once",
     "roof: least time on this machine at its multiply-add peak, or at its bandwidth for a J of "
     "that size, over the time",
 )
@@ -89,6 +90,10 @@ def _time(point: Point) -> str:
     return duration(point.seconds)
 
 
+def _predicted(point: Point) -> str:
+    return "-" if point.predicted_seconds is None else duration(point.predicted_seconds)
+
+
 def _quartiles(point: Point) -> str:
     if point.seconds is None or point.seconds_low is None or point.seconds_high is None:
         return "-"
@@ -103,13 +108,14 @@ NET = (
 )
 COLUMNS = (
     Column("n", lambda p: str(p.n)),
-    Column("weights", lambda p: count(p.weights), spare=5),
+    Column("weights", lambda p: count(p.weights), spare=6),
     Column("entries", lambda p: count(p.entries)),
     Column("density", lambda p: _percent(p.density), spare=3),
     Column("mult-adds", lambda p: count(p.multiply_adds)),
-    Column("bytes", lambda p: size(p.bytes), spare=6),
+    Column("bytes", lambda p: size(p.bytes), spare=7),
     Column("time", _time, timed=True),
-    Column("quartiles", _quartiles, timed=True, spare=4),
+    Column("quartiles", _quartiles, timed=True, spare=5),
+    Column("predicted", _predicted, timed=True, spare=4),
     Column("GFLOP/s", lambda p: ratio(p.gflops), timed=True, spare=2),
     Column("GB/s", lambda p: ratio(p.gbytes_per_second), timed=True, spare=1),
     Column("roof", lambda p: _percent(p.roofline_fraction), timed=True),

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sparsegrad import cli
+from sparsegrad import cli, prediction, timing
 from sparsegrad import profile as profiling
 from sparsegrad.pattern import reach
 from sparsegrad.structures import structure
@@ -26,7 +26,9 @@ COUNTED = [*SMALL, "--dry-run"]
 @pytest.fixture(autouse=True)
 def _short_samples(monkeypatch):
     monkeypatch.setattr(profiling, "POINT_SECONDS", 0.001)
-    monkeypatch.setattr(profiling, "SAMPLE_SECONDS", 0.0001)
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0001)
+    monkeypatch.setattr(prediction, "PROBES", prediction.PROBES[:8])
+    monkeypatch.setattr(prediction, "PROBE_SECONDS", 0.001)
 
 
 def run(capsys, *arguments):
@@ -52,7 +54,10 @@ def test_json_has_the_promised_keys(capsys):
     assert len(points) == 12
     for point in points:
         assert list(point)[: len(KEYS)] == KEYS
-        assert set(point) - set(KEYS) == {"seconds_low", "seconds_high", "note"}
+        assert set(point) - set(KEYS) == {
+            "seconds_low", "seconds_high", "predicted_seconds", "note",
+        }  # fmt: skip
+        assert point["predicted_seconds"] > 0
         assert point["seconds"] > 0
         assert point["roofline_fraction"] > 0
     assert [point["n"] for point in points[:3]] == [1, 2, "rtrl"]
@@ -91,7 +96,7 @@ def test_table_in_a_pipe_is_plain(capsys):
     lines = out.splitlines()
     heading = next(i for i, line in enumerate(lines) if line.split()[:2] == ["cell", "units"])
     width = len(lines[heading].split())
-    assert width == 16
+    assert width == 17
     table = lines[heading + 1 : heading + 9]
     assert all(len(line.split()) == width for line in table)
     assert table[1].split()[:4] == ["gru", "10", "50%", "2"]

@@ -8,14 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsegrad import prediction, timing
 from sparsegrad import profile as profiling
 from sparsegrad.cost import saturated_counts
+from sparsegrad.influence import Influence
 from sparsegrad.pattern import reach
-from sparsegrad.profile import Point, Sweep, exact_counts, profile, random_values, time_call
+from sparsegrad.prediction import PROBES, CostModel, Probe, synthetic
+from sparsegrad.profile import Point, Sweep, exact_counts, profile
 from sparsegrad.report import count, csv_report, duration, json_report, plain_report, size
 from sparsegrad.roofline import Roofline
 from sparsegrad.scaling import exponent, fit_growth
 from sparsegrad.structures import structure
+from sparsegrad.timing import random_values, time_call, time_update
 
 CELLS = ("rnn", "gru", "lstm")
 compiled_only = pytest.mark.skipif(
@@ -180,20 +184,28 @@ def test_counted_points_equal_reach(masks):
         assert point.seconds is point.gflops is point.roofline_fraction is point.note is None
 
 
-def test_measured_points_agree_with_themselves(monkeypatch):
+@pytest.fixture
+def quick_model(monkeypatch):
+    """A cost model of two probes, for sweeps whose times are not looked at."""
     monkeypatch.setattr(profiling, "POINT_SECONDS", 0.001)
+    monkeypatch.setattr(prediction, "PROBES", (Probe(1, 1, 0.02, 1), Probe(4, 3, 0.1, 2)))
+    monkeypatch.setattr(prediction, "PROBE_SECONDS", 0.001)
+    return CostModel(Roofline("float32"))
+
+
+def test_measured_points_agree_with_themselves(quick_model):
     sweep = small_sweep(cells=("gru",), units=(12,), n=(2,), batch=2)
-    for point in profile(sweep, Roofline("float32")):
+    for point in profile(sweep, quick_model):
+        assert point.predicted_seconds > 0
         assert 0 < point.seconds_low <= point.seconds <= point.seconds_high
         assert point.gflops == pytest.approx(2e-9 * point.multiply_adds / point.seconds)
         assert point.gbytes_per_second == pytest.approx(2e-9 * point.bytes / point.seconds)
         assert 0 < point.roofline_fraction < 2
 
 
-def test_points_over_the_budget_are_counted_and_marked(monkeypatch):
-    monkeypatch.setattr(profiling, "POINT_SECONDS", 0.001)
+def test_points_over_the_budget_are_counted_and_marked(quick_model):
     sweep = small_sweep(cells=("rnn",), units=(20,), sparsity=(0.5,), n=(1, None), budget=8_000)
-    fits, over = profile(sweep, Roofline("float32"))
+    fits, over = profile(sweep, quick_model)
     assert fits.bytes <= 8_000 < over.bytes
     assert fits.note is None
     assert fits.seconds > 0
@@ -201,13 +213,86 @@ def test_points_over_the_budget_are_counted_and_marked(monkeypatch):
     assert over.seconds is None
 
 
-def test_a_point_without_memory_is_marked(monkeypatch):
+def test_a_point_without_memory_is_marked(quick_model, monkeypatch):
     def refuse(*arguments):
         raise MemoryError("J must fit")
 
     monkeypatch.setattr(profiling, "time_update", refuse)
     sweep = small_sweep(cells=("rnn",), units=(12,), sparsity=(0.5,), n=(1, 2))
-    assert [p.note for p in profile(sweep, Roofline("float32"))] == ["out of memory"] * 2
+    assert [p.note for p in profile(sweep, quick_model)] == ["out of memory"] * 2
+
+
+# ----------------------------------------------------------------------------------- the cost model
+
+
+@pytest.mark.parametrize("probe", [PROBES[0], PROBES[5], PROBES[12], PROBES[-3]])
+def test_probes_are_what_they_say(probe):
+    pattern = synthetic(probe)
+    assert pattern.shape[0] == probe.panels * probe.columns
+    assert (np.diff(pattern.reach_indptr) == probe.rows).all()
+    assert pattern.weights_per_supernode.tolist() == [probe.columns] * probe.panels
+    full = pattern.edges_per_supernode.mean() / probe.rows**2
+    assert full == pytest.approx(probe.full, rel=0.1, abs=0.02)
+
+
+class FlatRoofline:
+    """A machine of one bandwidth, known to the byte."""
+
+    dtype, threads = np.dtype(np.float32), 1
+
+    def bandwidth(self, working_set):
+        return 2e10
+
+
+@compiled_only
+def test_prices_that_are_there_are_found(monkeypatch, rng):
+    """On a machine whose times follow the counts, every net's time is predicted."""
+    monkeypatch.setattr(prediction, "PROBES", PROBES[:-2])  # without the large ones
+    true = rng.uniform(0.5, 2, len(prediction.COUNTED)) * 1e-9
+    true[:2] = 4e-6, 0.7
+    monkeypatch.setattr(CostModel, "_time", lambda own, p, threads: own._count(p, 1) @ true)
+    model = CostModel(FlatRoofline())
+    for cell, units, sparsity, n in [
+        ("rnn", 64, 0.9, 1),
+        ("gru", 64, 0.8, 2),
+        ("lstm", 99, 0.9, 3),
+    ]:
+        drawn = structure(cell, units, sparsity)
+        pattern = reach(drawn.dynamics, drawn.immediate, n)
+        expected = model._count(pattern, 1) @ true
+        assert model.seconds(pattern) == pytest.approx(expected, rel=0.02)
+        call = model.prices["call"]
+        assert model.seconds(pattern, batch=3) - call == pytest.approx(
+            3 * (model.seconds(pattern) - call)
+        )
+
+
+@compiled_only
+def test_measured_times_are_near_the_predicted_ones():
+    """Within a factor of three: other processes may have the cores while tests run."""
+    model = CostModel(Roofline("float32"))
+    assert min(model.prices.values()) >= 0
+    ratios = []
+    for units, sparsity, n in [(64, 0.5, 1), (64, 0.5, 2), (128, 0.9, 2), (256, 0.98, 2)]:
+        drawn = structure("gru", units, sparsity)
+        influence = Influence(reach(drawn.dynamics, drawn.immediate, n), threads=1)
+        ratios.append(model.seconds(influence.pattern) / time_update(influence, 0.02).median)
+    assert 1 / 3 < np.median(ratios) < 3, ratios
+
+
+@compiled_only
+def test_more_threads_are_predicted_to_gain(monkeypatch):
+    monkeypatch.setattr(prediction, "PROBES", PROBES[:8])
+    monkeypatch.setattr(CostModel, "_time", lambda own, p, threads: 1e-3 / threads**0.5)
+    two = FlatRoofline()
+    two.threads = 4
+    model = CostModel(two)
+    pattern = synthetic(PROBES[0])
+    assert model.gain == pytest.approx(2)
+    call = model.prices["call"]
+    assert model.seconds(pattern, threads=4) - call == pytest.approx(
+        (model.seconds(pattern) - call) / 2
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -223,9 +308,9 @@ def test_random_values_keep_the_influence_bounded(batch):
 
 
 def test_time_call_reports_ordered_quartiles():
-    timing = time_call(lambda: sum(range(1000)), seconds=0.002)
-    assert 0 < timing.low <= timing.median <= timing.high
-    assert timing.samples >= profiling.LEAST_SAMPLES
+    taken = time_call(lambda: sum(range(1000)), seconds=0.002)
+    assert 0 < taken.low <= taken.median <= taken.high
+    assert taken.samples >= timing.LEAST_SAMPLES
 
 
 def test_exponent_of_a_power_law():
