@@ -20,6 +20,7 @@ from sparsegrad.compare import plan as plan_runs
 from sparsegrad.methods import RTRL, SnAp
 from sparsegrad.passive import Follower, compare_gradients
 from sparsegrad.settings import Settings
+from sparsegrad.train import Run
 
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")
 NET = ["--units", "8", "--sparsity", "50%", "--batch", "2"]
@@ -217,6 +218,29 @@ def test_passive_leaves_its_files(tmp_path, capsys):
 
 
 CLAIMS = Path(__file__).parent.parent / "perf" / "claims.py"
+
+
+def copied(method, rate, **more):
+    """Return the lengths that three seeds reach."""
+    net = {"units": 16, "sparsity": 0.75, "tokens": 60_000, "method": method, "rate": rate} | more
+    return [Run(Settings("copy", seed=seed, **net)).train()["length"] for seed in range(3)]
+
+
+@compiled_only
+def test_online_the_less_biased_gradient_copies_longer_strings():
+    exact, diagonal = copied("rtrl", 0.01), copied("snap:1", 0.01)
+    random, immediate = copied("uoro", 0.003), copied("bptt:1", 0.01)
+    assert np.mean(exact) >= np.mean(diagonal) + 0.5
+    assert min(diagonal) > max(random)
+    assert min(diagonal) > max(immediate)
+
+
+@compiled_only
+def test_with_an_update_per_sequence_rtrl_is_bptt():
+    net = {"update": "sequence", "dtype": "float64", "tokens": 20_000}
+    lengths = copied("bptt", 0.02, **net)
+    assert lengths == copied("rtrl", 0.02, **net)
+    assert min(lengths) > 2  # they learn
 
 
 @compiled_only
