@@ -84,6 +84,8 @@ class Verdict:
 def compared(options: Options, name: str, rates: Rates, given: dict[str, Any]) -> dict[str, Line]:
     """Run a comparison; return each method's line at its best rate."""
     given = sized(options, given)
+    if options.toy:
+        rates = {method: swept[:1] for method, swept in rates.items()}
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)
     entries = [
@@ -139,13 +141,29 @@ def copy(units: int, sparsity: float, tokens: float, **more: Any) -> dict[str, A
     return {"task": "copy", "tokens": tokens} | net | more
 
 
+LOW, HIGH = (1e-3, 3e-3), (3e-3, 1e-2, 2e-2)
+ONLINE: dict[float, tuple[float, Rates]] = {
+    0.9375: (1e6, {"snap:1": (*LOW, 1e-2), "snap:2": (*LOW, 1e-2), "rtrl": (3e-3, 1e-2),
+                   "bptt": HIGH, "bptt:1": LOW, "uoro": LOW, "rflo": LOW}),
+    0.75: (2e5, {"snap:1": LOW, "snap:2": LOW, "rtrl": LOW, "bptt": HIGH, "bptt:1": LOW}),
+}  # fmt: skip
+"""Tokens and rates by sparsity, of what claims 1 and 2 share."""
+
+
+def online(options: Options, sparsity: float) -> dict[str, Line]:
+    tokens, rates = ONLINE[sparsity]
+    return compared(options, f"copy-{100 * sparsity:g}", rates, copy(64, sparsity, tokens))
+
+
 def claim_1(options: Options) -> list[Verdict]:
-    low = (1e-3, 3e-3)
-    lines = compared(options, "claim-1", {"snap:1": low, "uoro": low, "rflo": low},
-                     copy(32, 0.0, 1e6))  # fmt: skip
+    dense = compared(options, "copy-dense", {"snap:1": LOW, "uoro": LOW, "rflo": LOW},
+                     copy(32, 0.0, 3e5))  # fmt: skip
     return [
-        Verdict(1, f"copy online, dense GRU-32: SnAp-1 clearly longer than {other.upper()}",
+        Verdict(1, f"copy online, {net}: SnAp-1 clearly longer than {other.upper()}",
                 clearly_above(lines["snap:1"], lines[other]), shown(lines))
+        for net, lines in (
+            ("GRU-64 @ 93.75%", online(options, 0.9375)), ("dense GRU-32", dense)
+        )
         for other in ("uoro", "rflo")
     ]  # fmt: skip
 
@@ -172,19 +190,13 @@ def frozen_length(options: Options, given: dict[str, Any]) -> float:
 
 
 def claim_2(options: Options) -> list[Verdict]:
-    low, middle, high = (1e-3, 3e-3), (3e-3, 1e-2), (3e-3, 1e-2, 2e-2)
     verdicts = []
-    for sparsity, tokens, rates in (
-        (0.9375, 1e6, {"snap:1": (*low, 1e-2), "snap:2": (*low, 1e-2), "rtrl": middle,
-                       "bptt": high, "bptt:1": low, "uoro": low, "rflo": low}),
-        (0.75, 2e5, {"snap:1": low, "snap:2": low, "rtrl": low, "bptt": high, "bptt:1": low}),
-    ):  # fmt: skip
+    for sparsity in (0.9375, 0.75):
         net = f"copy online, GRU-64 @ {100 * sparsity:g}%"
-        given = copy(64, sparsity, tokens)
-        lines = compared(options, f"claim-2-{100 * sparsity:g}", rates, given)
+        lines = online(options, sparsity)
         mean = {name: line["mean"] for name, line in lines.items()}
         modest = lines["bptt"]["means"][MODEST]
-        trivial = frozen_length(options, given)
+        trivial = frozen_length(options, copy(64, sparsity, ONLINE[sparsity][0]))
         measured = shown(lines) | {"frozen core": {"mean": trivial, "rate": MODEST}}
         for statement, holds in (
             ("SnAp-2 above SnAp-1", mean["snap:2"] > mean["snap:1"]),
@@ -202,13 +214,13 @@ def claim_2(options: Options) -> list[Verdict]:
 def claim_3(options: Options) -> list[Verdict]:
     rates = (1e-2, 2e-2)
     order = ["bptt", "rtrl", "snap:3", "snap:2", "snap:1", "uoro"]
-    lines = compared(options, "claim-3", dict.fromkeys(order, rates),
-                     copy(64, 0.9375, 3e5, update="sequence"))  # fmt: skip
+    lines = compared(options, "copy-sequence", dict.fromkeys(order, rates),
+                     copy(32, 0.9375, 3e5, update="sequence"))  # fmt: skip
     mean = [lines[name]["mean"] for name in order]
     falling = all(a >= CLOSE * b for a, b in itertools.pairwise(mean))
     equal = CLOSE <= mean[0] / mean[1] <= 1 / CLOSE
     above = clearly_above(lines["snap:1"], lines["uoro"])
-    statement = "copy, updates per sequence:"
+    statement = "copy, GRU-32 @ 93.75%, updates per sequence:"
     return [
         Verdict(3, f"{statement} no method above a less biased one", falling, shown(lines)),
         Verdict(3, f"{statement} BPTT = RTRL", bool(equal), shown(lines)),
@@ -218,15 +230,16 @@ def claim_3(options: Options) -> list[Verdict]:
 
 def claim_4(options: Options) -> list[Verdict]:
     rates = (3e-3, 1e-2)
-    shared = {"task": "chars", "cell": "gru", "crop": True, "update": "sequence", "tokens": 4e5}
-    dense = compared(options, "claim-4-dense", dict.fromkeys(["bptt", "snap:1", "uoro"], rates),
+    shared = {"task": "chars", "cell": "gru", "crop": True, "steps": 64, "batch": 4,
+              "update": "sequence", "tokens": 1e5, "report": 10_000}  # fmt: skip
+    dense = compared(options, "chars-dense", dict.fromkeys(["bptt", "snap:1", "uoro"], rates),
                      shared | {"units": 64, "sparsity": 0.0})  # fmt: skip
-    sparse = compared(options, "claim-4-sparse", dict.fromkeys(["bptt", "snap:2", "snap:1"], rates),
+    sparse = compared(options, "chars-sparse", dict.fromkeys(["bptt", "snap:2", "snap:1"], rates),
                       shared | {"units": 128, "sparsity": 0.9375})  # fmt: skip
     # as many weights: 3 · 64² recurrent ones and 3 · 64 per byte of the input
     wide = {
         units: compared(
-            options, f"claim-4-wide-{units}", {"bptt": rates},
+            options, f"chars-wide-{units}", {"bptt": rates},
             shared | {"units": units, "sparsity": sparsity, "input_sparsity": 1 - 64 / units},
         )["bptt"]
         for units, sparsity in ((128, 0.75), (256, 0.9375))
@@ -286,7 +299,7 @@ def claim_6(options: Options) -> list[Verdict]:
     given = {"task": "copy", "cell": "gru", "units": 64, "sparsity": 0.75, "seconds": 60}
     lines = {
         masks: compared(
-            options, f"claim-6-{masks}", {"snap:2": (3e-3,)}, given | {"gate_masks": masks}
+            options, f"copy-{masks}", {"snap:2": (3e-3,)}, given | {"gate_masks": masks}
         )["snap:2"]
         for masks in ("independent", "shared")
     }

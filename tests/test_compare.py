@@ -253,13 +253,13 @@ def test_claims_run_at_toy_size(tmp_path):
             capture_output=True, text=True,
         )  # fmt: skip
 
-    done = claims("1", "5")
+    done = claims("2", "5")
     assert done.returncode == 0, done.stderr
     decided = [line for line in done.stdout.splitlines() if line[:3] in ("yes", "no ")]
-    assert [line.split()[1] for line in decided] == ["1", "1", "5"]
+    assert [line.split()[1] for line in decided] == ["2"] * 14 + ["5"]
     assert claims("6").returncode == 0
     content = json.loads((tmp_path / "claims.json").read_text())
-    assert [row["claim"] for row in content["claims"]] == [1, 1, 5, 6]
+    assert [row["claim"] for row in content["claims"]] == [2] * 14 + [5, 6]
     assert all(isinstance(row["holds"], bool) for row in content["claims"])
     refused = claims("7")
     assert refused.returncode == 2
