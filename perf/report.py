@@ -20,6 +20,7 @@ from typing import Any
 from workloads import SETS
 
 from sparsegrad.report import count, duration, ratio
+from sparsegrad.structures import percent
 
 Line = dict[str, Any]
 OURS, TWO = "panels", "panels-2"
@@ -88,9 +89,7 @@ def _geometric_mean(numbers: Iterable[float | None]) -> float | None:
 
 def net(line: Line) -> str:
     """Return a workload as a person would call it: GRU 128 @ 75%, n = 2."""
-    text = (
-        f"{line['cell'].upper()} {line['units']} @ {100 * line['sparsity']:.4g}%, n = {line['n']}"
-    )
+    text = f"{line['cell'].upper()} {line['units']} @ {percent(line['sparsity'])}, n = {line['n']}"
     if line["gate_masks"] != "independent":
         text += f", {line['gate_masks']} masks"
     return text if line["dtype"] == "float32" else f"{text}, {line['dtype']}"

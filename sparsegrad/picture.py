@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from sparsegrad.profile import Point
+from sparsegrad.structures import percent
 
 INK = "#2b2b33"
 FAINT = "#dcdce3"
@@ -68,6 +69,8 @@ def draw(points: Sequence[Point], title: str, batch: int, path: Path) -> None:
                 for sparsity, colour in _colours(points):
                     some = [p for p in own if p.sparsity == sparsity]
                     _curve(axes, some, value, colour, _exact_at(points))
+                    if name == "seconds":
+                        _ticks(axes, some, colour, _exact_at(points))
                     if name == "multiply-adds" and some:
                         bptt = 3 * batch * some[0].weights
                         axes.axhline(bptt, color=colour, lw=1, ls=(0, (1, 2)), zorder=1)
@@ -116,6 +119,17 @@ def _curve(
         axes.plot(*zip(*exact, strict=True), "D", color=colour, mec="white", mew=0.6, ms=5.5)
 
 
+def _ticks(axes: Axes, points: Sequence[Point], colour: tuple[float, ...], exact_at: float) -> None:
+    """Mark the predicted seconds with a dash, which lies behind a dot where both agree."""
+    marks = [
+        (exact_at if p.n == "rtrl" else float(p.n), p.predicted_seconds)
+        for p in points
+        if p.predicted_seconds is not None
+    ]
+    if marks:
+        axes.plot(*zip(*marks, strict=True), "_", color=colour, ms=14, mew=1.6, zorder=1)
+
+
 def _dress(axes: Axes, points: Sequence[Point]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -132,10 +146,14 @@ def _dress(axes: Axes, points: Sequence[Point]) -> None:
 
 def _legend(points: Sequence[Point]) -> list[Line2D]:
     lines = [
-        Line2D([], [], marker="o", color=colour, label=f"{100 * sparsity:.4g}% sparse")
+        Line2D([], [], marker="o", color=colour, label=f"{percent(sparsity)} sparse")
         for sparsity, colour in _colours(points)
     ]
     if any(point.n == "rtrl" for point in points):
         lines.append(Line2D([], [], marker="D", ls=":", color=INK, label="exact RTRL"))
+    if any(point.predicted_seconds is not None for point in points):
+        lines.append(
+            Line2D([], [], ls="", marker="_", ms=14, mew=1.6, color=INK, label="predicted seconds")
+        )
     lines.append(Line2D([], [], lw=1, ls=(0, (1, 2)), color=INK, label="sparse BPTT (counted)"))
     return lines

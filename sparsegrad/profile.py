@@ -26,7 +26,7 @@ from sparsegrad.cost import saturated_counts
 from sparsegrad.influence import Influence
 from sparsegrad.pattern import reach
 from sparsegrad.prediction import CostModel
-from sparsegrad.structures import GATE_MASKS, GATES, Structure, structure
+from sparsegrad.structures import GATE_MASKS, GATES, Structure, percent, structure
 from sparsegrad.timing import time_update
 
 DTYPES = ("float32", "float64")
@@ -174,7 +174,7 @@ def profile(
         In the order cells, units, sparsity, n.
     """
     for cell, units, sparsity in product(sweep.cells, sweep.units, sweep.sparsity):
-        net = f"{cell} {units} @ {100 * sparsity:.4g}%"
+        net = f"{cell} {units} @ {percent(sparsity)}"
         announce(f"{net}: masks")
         drawn = structure(cell, units, sparsity, sweep.inputs, sweep.gate_masks, sweep.seed)
         rtrl = saturated_counts(drawn.dynamics, drawn.immediate)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sparsegrad.profile import POINT_KEYS, Point
 from sparsegrad.scaling import Fit
+from sparsegrad.structures import percent
 from sparsegrad.whole import write_whole
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ LEGEND_COUNTED = (
     "xRTRL: of the update beside exact RTRL's on the same weights",
 )
 LEGEND_TIMED = (
-    "time: of one update of J, warm, median; predicted: from the counts and this machine's rates; "
-    "GB/s: J read once and written once",
+    "time: of one update of J, warm, median; GB/s: J read once and written once",
+    "predicted: by counts and this machine's rates, which probes found",
     "roof: least time on this machine at its multiply-add peak, or at its bandwidth for a J of "
     "that size, over the time",
 )
@@ -104,7 +105,7 @@ def _quartiles(point: Point) -> str:
 NET = (
     Column("cell", lambda p: p.cell),
     Column("units", lambda p: str(p.units)),
-    Column("sparsity", lambda p: f"{100 * p.sparsity:.4g}%"),
+    Column("sparsity", lambda p: percent(p.sparsity)),
 )
 COLUMNS = (
     Column("n", lambda p: str(p.n)),
@@ -167,7 +168,7 @@ def rich_report(
     def table() -> Table:
         return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
-    net = Column("net", lambda p: f"{p.cell} {p.units} @ {100 * p.sparsity:.4g}%")
+    net = Column("net", lambda p: f"{p.cell} {p.units} @ {percent(p.sparsity)}")
     shown = _fitting(points, _relevant(points, [net, *COLUMNS]), console.width)
     main = table()
     main.add_column("net", style="bold", no_wrap=True)

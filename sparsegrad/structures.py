@@ -121,6 +121,14 @@ def structure(
     )
 
 
+def percent(sparsity: float) -> str:
+    """Return a sparsity as people write it: 75%, 98.44%, 99.9996%, never 100%."""
+    digits = 4
+    while float(text := f"{100 * sparsity:.{digits}g}") == 100:
+        digits += 1
+    return f"{text}%"
+
+
 def _check(cell: str, units: int, sparsity: float, inputs: int, gate_masks: str) -> None:
     if cell not in GATES:
         raise ValueError(f"cell must be one of {', '.join(GATES)}, got {cell!r}")

@@ -18,7 +18,7 @@ from sparsegrad.profile import Point, Sweep, exact_counts, profile
 from sparsegrad.report import count, csv_report, duration, json_report, plain_report, size
 from sparsegrad.roofline import Roofline
 from sparsegrad.scaling import exponent, fit_growth
-from sparsegrad.structures import structure
+from sparsegrad.structures import percent, structure
 from sparsegrad.timing import random_values, time_call, time_update
 
 CELLS = ("rnn", "gru", "lstm")
@@ -392,6 +392,20 @@ def test_roofline_refuses_no_threads():
 )
 def test_numbers_are_short(text, expected):
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "expected"),
+    [
+        (0.75, "75%"),
+        (0.984375, "98.44%"),
+        (0.0, "0%"),
+        (0.99999, "99.999%"),
+        (1 - 4e-6, "99.9996%"),
+    ],
+)
+def test_a_sparse_net_is_never_shown_as_empty(sparsity, expected):
+    assert percent(sparsity) == expected
 
 
 def test_reports_of_no_points_are_well_formed():
