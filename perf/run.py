@@ -23,13 +23,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import IO, Any
 
 from workloads import PRODUCTS, SETS, Product, select
 
@@ -61,7 +61,7 @@ class DiedError(Exception):
 class Peer:
     """A contestant in its own process."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, command: Sequence[str] = ("worker.py",)) -> None:
         self.name = name
         self.samples: list[float] = []
         self.spent = 0.0
@@ -70,9 +70,15 @@ class Peer:
         if self.threads > 1:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py"), name], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, str(HERE / command[0]), *command[1:], name],
+            env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
+
+    @property
+    def answers(self) -> IO[str]:
+        """The pipe that answers come through."""
+        assert self._process.stdout is not None
+        return self._process.stdout
 
     def tell(self, do: str, **arguments: Any) -> None:
         """Ask for something; `hear` has the answer."""
@@ -84,8 +90,7 @@ class Peer:
 
     def hear(self) -> Line:
         """Wait for the answer."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self.answers.readline()
         if not line:
             raise DiedError(f"its process ended with status {self._process.wait()}")
         return dict(json.loads(line))
