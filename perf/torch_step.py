@@ -7,14 +7,18 @@
     training    an online step (forward, backward, SGD) of GRU 256 @ 93.75%, n = 2, batch 16, over
                 a step of our own learner on the same net
 
-Contestants take turns in one process, one thread; medians. Prints JSON lines.
+Contestants take turns in one process, one thread; medians. Prints JSON lines. With --memory STEPS
+it trains online for so many steps instead, some without a backward pass, some over two steps, with
+sequences that end, and says how this process's memory has grown since a tenth of them.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -126,12 +130,54 @@ def training(units: int, sparsity: float, batch: int, rounds: int) -> dict[str, 
     }  # fmt: skip
 
 
+def memory(steps: int) -> dict[str, object]:
+    torch.manual_seed(0)
+    cell = SnApGRU(8, 16, sparsity=0.5, seed=0)
+    readout = torch.nn.Linear(16, 8)
+    optimizer = torch.optim.SGD([*cell.parameters(), *readout.parameters()], lr=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    h, bytes_at, objects_at, start = None, {}, {}, time.perf_counter()
+    for t in range(1, steps + 1):
+        if t in (steps // 10, steps):
+            gc.collect()
+            objects_at[t], bytes_at[t] = len(gc.get_objects()), resident_bytes()
+        if t % 1000 == 0:
+            h = None
+        x = torch.randn(2, 8, generator=generator)
+        h = cell(x, h)
+        if t % 7 == 0:  # no loss at this step
+            continue
+        if t % 50 == 0:
+            cell.reset(0)
+            h = h * torch.tensor([[0.0], [1.0]])
+        if t % 10 == 0:  # one backward pass for two steps
+            h = cell(x, h)
+        loss = torch.nn.functional.mse_loss(readout(h), x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return {
+        "comparison": "memory", "steps": steps, "seconds": time.perf_counter() - start,
+        "bytes": bytes_at[steps], "growth": bytes_at[steps] - bytes_at[steps // 10],
+        "objects_growth": objects_at[steps] - objects_at[steps // 10], "loss": loss.item(),
+    }  # fmt: skip
+
+
+def resident_bytes() -> int:
+    """Return this process's memory as Linux tells it."""
+    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="sizes for a smoke test")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--memory", type=int, metavar="STEPS", help="train for so many instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.memory:
+        print(json.dumps(memory(args.memory)))
+        return
     print(json.dumps(crossing(args.rounds, 5 if args.toy else 200)), flush=True)
     net = (12, 0.5, 2) if args.toy else (256, 0.9375, 16)
     print(json.dumps(training(*net, args.rounds)), flush=True)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numba
@@ -94,6 +95,29 @@ def test_the_other_sections_run_and_are_reported(tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(f"## {section}\n" in done.stdout for section in sections)
     assert len([line for line in done.stdout.splitlines() if line.startswith("| ")]) > len(lines)
+
+
+@pytest.mark.skipif(find_spec("braintrace") is None, reason="braintrace is not installed")
+def test_braintrace_has_our_gradients():
+    done = script("braintrace_step.py", "--toy")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["n"], line["method"]) for line in lines] == [
+        (2, "ours"), (2, "theirs"), (2, "exact"), (None, "ours"), (None, "exact"),
+    ]  # fmt: skip
+    assert all(line["ratio"] > 0 and line["bytes"] >= line["influence_bytes"] for line in lines)
+    errors = [line["error"] for line in lines]
+    assert errors[2] is None  # exact RTRL is not SnAp-2
+    assert all(0 < error < 1e-12 for error in (errors[1], errors[4]))
+
+
+def test_torch_memory_is_flat():
+    pytest.importorskip("torch")
+    done = script("torch_step.py", "--memory", 4000)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["growth"] < 2**22  # a kept step of this net is 5 kB: 3600 would be 18 MB
+    assert line["objects_growth"] < 50
 
 
 def test_the_registry_holds_what_it_promises():
