@@ -13,10 +13,10 @@ it stands in. scipy, graphblas and numpy leave I out.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from contestant import Contestant, DoesNotFitError
 from numpy.typing import NDArray
 from scipy import sparse
 from workloads import Product
@@ -32,19 +32,6 @@ LARGE = 2**27
 """Entries of J beyond which panels run alone, and unchecked: a comparison takes several J."""
 
 Data = NDArray[np.floating]
-
-
-class DoesNotFitError(Exception):
-    """Why a contestant does not take part."""
-
-
-@dataclass
-class Contestant:
-    """One way to do a workload's step."""
-
-    step: Callable[[], object]
-    result: Callable[[], sparse.csr_array]
-    """P o (D J) after one step from the start, (weights, units), to be compared."""
 
 
 class Problem:
@@ -231,3 +218,14 @@ CONTESTANTS: dict[str, Callable[[Problem, float], Contestant]] = {
     "numpy": numpy_product,
     "jax": jax_product,
 }
+
+
+def contestant(name: str, workload: Product, limit: float) -> Contestant:
+    """Prepare one for a workload within so many bytes."""
+    task = Problem(workload)
+    made = CONTESTANTS[name](task, limit)
+    if task.pattern.nnz > LARGE:
+        made.result = None
+    cost = task.pattern.cost(dtype=task.dtype)
+    made.about = {**cost._asdict(), "weights": task.pattern.shape[0]}
+    return made

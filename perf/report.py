@@ -32,6 +32,10 @@ COLOURS = {
     OURS: "#c2255c", "csr": "#e8890c", "scipy": "#1c7ed6", "graphblas": "#0b8f6a",
     "numpy": "#8b6fc9", "jax": "#5c6670",
 }  # fmt: skip
+TRAINERS = {
+    "snap-1": "SnAp-1", "bptt": "sparse BPTT", "jax": "JAX BPTT, dense",
+    "torch": "torch BPTT, dense",
+}  # fmt: skip
 MARKERS = {"rnn": "o", "gru": "s", "lstm": "^"}
 INK, FAINT = "#2b2b33", "#dcdce3"
 
@@ -145,11 +149,31 @@ def product_table(run: Run) -> str:
     return markdown([*head, "two threads"] if two else head, rows)
 
 
+def training_table(run: Run) -> str:
+    """Return the time of a step of learning, and in brackets over that of the first contestant."""
+    nets: dict[str, dict[str, Line]] = {}
+    for line in run.lines:
+        if line["section"] == "training" and "seconds" in line:
+            nets.setdefault(line["workload"], {})[line["method"]] = line
+    methods = [m for m in TRAINERS if any(m in by for by in nets.values())]
+    head = ["net, a step of learning", *(TRAINERS[method] for method in methods)]
+    rows = []
+    for by in nets.values():
+        one = next(iter(by.values()))
+        title = f"{one['cell'].upper()} {one['units']} @ {percent(one['sparsity'])}"
+        cells = [
+            f"{duration(by[m]['seconds'])} ({_times(by[m]['ratio'])})" if m in by else "–"
+            for m in methods
+        ]
+        rows.append([f"{title}, batch {one['batch']}", *cells])
+    return markdown(head, rows) if rows else ""
+
+
 def section_tables(run: Run, old: Run | None) -> Iterator[str]:
     """Yield a table for every group of lines with the same keys, outside of the product."""
     groups: dict[tuple[str, ...], list[Line]] = {}
     for line in run.lines:
-        if line["section"] != "product":
+        if line["section"] not in ("product", "training") or "skipped" in line:
             groups.setdefault((line["section"], *line), []).append(line)
     before = {_identity(line): line for line in (old.lines if old is not None else [])}
     for (section, *keys), lines in groups.items():
@@ -336,7 +360,8 @@ def main() -> int:
     if old is not None:
         parts.append(f"Before: {old.title}")
         parts += [comparison_table(old, run)] if run.products else []
-    print("\n\n".join([*parts, *section_tables(run, old)]))
+    parts += [training_table(run), *section_tables(run, old)]
+    print("\n\n".join(part for part in parts if part))
     if run.products:
         path = options.out or run.path.with_suffix(".png")
         try:

@@ -2,15 +2,17 @@
 
     product      the masked product J <- P o (D J + I) on the registry's workloads, beside scipy,
                  GraphBLAS, and the dense product in NumPy and in JAX (see products.py)
-    step         whole steps of learning beside eager torch and jitted JAX BPTT (step.py)
+    training     whole steps of learning beside jitted JAX and eager torch BPTT (see training.py)
+    step         whole steps, what they cost beside the influence update and beside BPTT (step.py)
     braintrace   whole steps beside braintrace, which does SnAp-n too (braintrace_step.py)
     torch, jax   steps embedded in PyTorch and in JAX (torch_step.py, jax_step.py)
     symbolic     the reach of large nets: time, and memory over the result's (symbolic_scale.py)
     startup      what a user waits for: import, first step cold and warm (startup.py)
 
-Every contestant of the product stands in a process of its own, and all take turns, one sample each,
-so that a busy machine slows all alike. Before anything is timed, every result is compared with that
-of the panels. A contestant that cannot take part, or dies, is named with the reason.
+Every contestant of product and training stands in a process of its own, and all take turns, one
+sample each, so that a busy machine slows all alike. Before a product is timed, every result is
+compared with that of the panels. A contestant that cannot take part, or dies, is named with the
+reason.
 
 `python perf/report.py FILE` draws what this wrote; with a second file it compares the two.
 """
@@ -24,14 +26,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import quantiles
 from typing import IO, Any
 
-from workloads import PRODUCTS, SETS, Product, select
+from workloads import PRODUCTS, SETS, TRAININGS, Product, Training, select
 
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {
@@ -39,6 +41,7 @@ ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
 OURS = "panels"
+TRAINERS = ("snap-1", "bptt", "jax", "torch")
 AGAINST = ("panels-2", "csr", "scipy", "graphblas", "numpy", "jax")
 SCRIPTS = {
     "step": "step.py",
@@ -107,9 +110,9 @@ class Peer:
 
 
 class Conductor:
-    """Keeps one process per contestant and lets them take turns."""
+    """Keeps one process per contestant and lets them take turns; the first one is ours."""
 
-    def __init__(self, names: list[str], toy: bool, seconds: float, limit: float) -> None:
+    def __init__(self, names: Sequence[str], toy: bool, seconds: float, limit: float) -> None:
         self._peers = {name: Peer(name) for name in names}
         self._toy, self._seconds, self._limit = toy, seconds, limit
         self._peaked: set[str] = set()
@@ -119,12 +122,10 @@ class Conductor:
         for peer in self._peers.values():
             peer.close()
 
-    def run(self, product: Product) -> Iterator[Line]:
-        """Measure one workload: a line for each contestant."""
-        about = {"section": "product", "workload": product.name, **asdict(product)}
-        del about["name"]
-        prepared, absent = self._prepare(product)
-        group = [self._peers[name] for name in prepared]
+    def product(self, product: Product) -> Iterator[Line]:
+        """Measure the masked product on one net: a line for each contestant."""
+        about = self._about("product", product)
+        prepared, absent = self._prepare(product.name)
         for name, reason in absent.items():
             yield {**about, "method": name, "skipped": reason}
         if OURS not in prepared:
@@ -135,25 +136,36 @@ class Conductor:
             self._peaked.add(product.dtype)
             ours.ask("roofline", dtype=product.dtype, **roofline)
             time.sleep(0 if self._toy else 2)
-        errors = self._compare(group, TOLERANCE[product.dtype])
-        self._take_turns(group)
-        roof = ours.ask("roofline", dtype=product.dtype, **roofline)
-        times = {peer.name: _quartiles(peer.samples) for peer in group}
-        for peer in group:
-            low, median, high = times[peer.name]
+        errors = self._compare(prepared, TOLERANCE[product.dtype])
+        for line in self._take_turns(prepared):
+            seconds, alone = line["seconds"], line["threads"] == 1
+            roof = ours.ask("roofline", dtype=product.dtype, **roofline)
             yield {
-                **about, "method": peer.name, "threads": peer.threads, **cost,
-                "seconds": median, "seconds_low": low, "seconds_high": high,
-                "samples": len(peer.samples), "ratio": median / times[OURS][1],
-                "gflops": 2e-9 * cost["multiply_adds"] / median,
-                "gbytes_per_second": 2e-9 * cost["bytes"] / median,
-                "roofline_fraction": roof["least"] / median if peer.threads == 1 else None,
-                "error": errors.get(peer.name),
+                **about, **line,
+                "gflops": 2e-9 * cost["multiply_adds"] / seconds,
+                "gbytes_per_second": 2e-9 * cost["bytes"] / seconds,
+                "roofline_fraction": roof["least"] / seconds if alone else None,
+                "error": errors.get(line["method"]),
             }  # fmt: skip
 
-    def _prepare(self, product: Product) -> tuple[dict[str, Line], dict[str, str]]:
+    def training(self, training: Training) -> Iterator[Line]:
+        """Measure whole steps of learning on one net: a line for each contestant."""
+        about = self._about("training", training)
+        prepared, absent = self._prepare(training.name)
+        for name, reason in absent.items():
+            yield {**about, "method": name, "skipped": reason}
+        for line in self._take_turns(prepared):
+            yield {**about, **line, "nanoseconds_per_weight": 1e9 * line["seconds"]
+                   / (line["weights"] * training.batch)}  # fmt: skip
+
+    def _about(self, section: str, workload: Product | Training) -> Line:
+        run = workload.toy() if self._toy else workload
+        return {"section": section, "workload": workload.name, **asdict(run)}
+
+    def _prepare(self, workload: str) -> tuple[dict[str, Line], dict[str, str]]:
+        """Have everybody get ready; return what each says of itself, and why others are absent."""
         for peer in self._peers.values():
-            peer.tell("prepare", workload=product.name, toy=self._toy, limit=self._limit)
+            peer.tell("prepare", workload=workload, toy=self._toy, limit=self._limit)
             peer.samples, peer.spent = [], 0.0
         prepared, absent = {}, {}
         for name, peer in list(self._peers.items()):
@@ -169,24 +181,36 @@ class Conductor:
                 prepared[name] = answer
         return prepared, absent
 
-    def _compare(self, group: list[Peer], tolerance: float) -> dict[str, float | None]:
-        """Compare everybody's result with the panels', which come first."""
+    def _compare(self, prepared: dict[str, Line], tolerance: float) -> dict[str, float | None]:
+        """Compare everybody's result with the first one's."""
         errors: dict[str, float | None] = {}
         with tempfile.TemporaryDirectory() as folder:
-            for peer in group if len(group) > 1 else []:
-                error = peer.ask("result", reference=f"{folder}/result.npz").get("error")
-                errors[peer.name] = error
-                if error is not None and error > tolerance:
-                    raise SystemExit(f"{peer.name} differs from the panels by {error:.1e}")
+            for name in prepared if len(prepared) > 1 else {}:
+                error = self._peers[name].ask("result", reference=f"{folder}/result.npz")
+                errors[name] = error.get("error")
+                if (errors[name] or 0) > tolerance:
+                    raise SystemExit(f"{name} differs from {next(iter(prepared))}: {errors[name]}")
         return errors
 
-    def _take_turns(self, group: list[Peer]) -> None:
+    def _take_turns(self, prepared: dict[str, Line]) -> list[Line]:
         """Sample everyone in turn until each has had its seconds and at least three samples."""
+        group = [self._peers[name] for name in prepared]
         while waiting := [p for p in group if len(p.samples) < 3 or p.spent < self._seconds]:
             for peer in waiting:
                 answer = peer.ask("sample")
                 peer.samples.append(answer["seconds"])
                 peer.spent += answer["took"]
+        times = {peer.name: _quartiles(peer.samples) for peer in group}
+        ours = next(iter(self._peers))
+        return [
+            {
+                "method": peer.name, "threads": peer.threads, **prepared[peer.name],
+                "seconds": times[peer.name][1], "seconds_low": times[peer.name][0],
+                "seconds_high": times[peer.name][2], "samples": len(peer.samples),
+                "ratio": times[peer.name][1] / times[ours][1] if ours in times else None,
+            }
+            for peer in group
+        ]  # fmt: skip
 
 
 def _quartiles(samples: list[float]) -> list[float]:
@@ -245,7 +269,7 @@ def commit() -> str | None:
 
 
 def main() -> int:
-    sections = ["product", *SCRIPTS]
+    sections = ["product", "training", *SCRIPTS]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"sets: {', '.join(SETS)}\nworkloads: {', '.join(PRODUCTS)}",
@@ -283,7 +307,7 @@ def main() -> int:
 
 def _short(line: Line) -> str:
     """Say what was measured, in a line for whoever waits."""
-    if line["section"] == "product":
+    if line["section"] in ("product", "training"):
         value = line.get("skipped") or f"{1e3 * line['seconds']:.4g} ms, {line['ratio']:.3g}x"
         return f"{line['workload']:20} {line['method']:10} {value}"
     return f"{line['section']:10} " + ", ".join(
@@ -298,17 +322,19 @@ def measure(
 ) -> Iterator[Line]:
     """Measure section after section."""
     for section in wanted:
-        if section != "product":
-            if not (HERE / SCRIPTS[section]).exists():
-                continue
-            yield from run_script(section, options.toy)
+        if section in SCRIPTS:
+            if (HERE / SCRIPTS[section]).exists():
+                yield from run_script(section, options.toy)
             continue
-        with ExitStack() as stack:
-            names = [OURS, *options.against]
-            conductor = Conductor(names, options.toy, options.seconds, options.limit * 2**30)
-            stack.callback(conductor.close)
-            for product in chosen:
-                yield from conductor.run(product)
+        names = [OURS, *options.against] if section == "product" else TRAINERS
+        conductor = Conductor(names, options.toy, options.seconds, options.limit * 2**30)
+        with closing(conductor):
+            if section == "product":
+                for product in chosen:
+                    yield from conductor.product(product)
+            else:
+                for training in TRAININGS.values():
+                    yield from conductor.training(training)
 
 
 if __name__ == "__main__":

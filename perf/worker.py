@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from products import CONTESTANTS, LARGE, Contestant, DoesNotFitError, Problem
+import products
+import training
+from contestant import Contestant, DoesNotFitError
 from scipy import sparse
-from workloads import PRODUCTS
+from workloads import PRODUCTS, TRAININGS
 
 from sparsegrad.roofline import Roofline
 
@@ -27,34 +29,31 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._task: Problem | None = None
         self._contestant: Contestant | None = None
         self._rooflines: dict[str, Roofline] = {}
 
     def prepare(self, workload: str, toy: bool, limit: float) -> dict[str, object]:
         """Get ready for a workload, warm: what it costs, or why this one does not take part."""
-        self._task = self._contestant = None  # the last one's memory first
-        product = PRODUCTS[workload]
-        task = self._task = Problem(product.toy() if toy else product)
+        self._contestant = None  # the last one's memory first
+        room = products if workload in PRODUCTS else training
+        chosen = PRODUCTS[workload] if workload in PRODUCTS else TRAININGS[workload]
         try:
-            step = (contestant := CONTESTANTS[self._name](task, limit)).step
+            own = room.contestant(self._name, chosen.toy() if toy else chosen, limit)
         except (DoesNotFitError, ImportError, MemoryError) as error:
             return {"skipped": str(error)}
-        self._contestant = contestant
-        step()
+        self._contestant = own
+        own.step()
         start = time.perf_counter()
-        step()
+        own.step()
         once = time.perf_counter() - start
         self._calls = max(1, round(SAMPLE_SECONDS / (once + 1e-7)))
         self._warm = once < WARM_SECONDS
-        cost = task.pattern.cost(dtype=task.dtype)
-        return {**cost._asdict(), "weights": task.pattern.shape[0], "n": product.n}
+        return own.about
 
     def result(self, reference: str) -> dict[str, object]:
         """Write what a step makes to the file; if it is there, compare with it instead."""
         assert self._contestant is not None
-        assert self._task is not None
-        if self._task.pattern.nnz > LARGE:
+        if self._contestant.result is None:
             return {}
         own = self._contestant.result()
         if not Path(reference).exists():
@@ -66,7 +65,7 @@ class Worker:
         return {"error": float(difference.max() / scale) if difference.nnz and scale else 0.0}
 
     def sample(self) -> dict[str, object]:
-        """Time the step once, or a short one many times: seconds of one, and of all."""
+        """Time one call, or many short ones: seconds of a time step, and of all."""
         assert self._contestant is not None
         step = self._contestant.step
         if self._warm:
@@ -75,7 +74,7 @@ class Worker:
         for _ in range(self._calls):
             step()
         took = time.perf_counter() - start
-        return {"seconds": took / self._calls, "took": took}
+        return {"seconds": took / (self._calls * self._contestant.steps), "took": took}
 
     def roofline(self, dtype: str, multiply_adds: int, bytes: int) -> dict[str, object]:
         """Least seconds of a step that reads and writes so many bytes of J."""

@@ -24,7 +24,7 @@ class Product:
 
     def toy(self) -> "Product":
         """Return the same net small enough for a test."""
-        return replace(self, name=f"{self.name}-toy", units=20, sparsity=0.8, inputs=4)
+        return replace(self, units=20, sparsity=0.8, inputs=4)
 
     def structure(self) -> Structure:
         """Draw the masks."""
@@ -53,6 +53,35 @@ SETS = {
     "sparse": ["gru-128-n2", "gru-256-n2", "gru-512-n2", "gru-1024-n2"],
     "large": ["gru-1024-n2", "gru-4096-n2", "gru-2gib-n2"],
     "all": list(PRODUCTS),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A net that learns a stream, 32 inputs wide, with 8 classes to tell apart at every step."""
+
+    name: str
+    cell: str
+    units: int
+    sparsity: float
+    batch: int
+    inputs: int = 32
+    outputs: int = 8
+    window: int = 64
+    """Steps that backpropagation goes back, and that all take between two updates."""
+
+    def toy(self) -> "Training":
+        """Return the same net small enough for a test."""
+        return replace(self, units=12, sparsity=0.5, inputs=4, window=6)
+
+
+TRAININGS = {
+    training.name: training
+    for training in (
+        Training(f"{cell}-128-b{batch}", cell, 128, 0.75, batch)
+        for cell in ("rnn", "gru")
+        for batch in (1, 16)
+    )
 }
 
 

@@ -87,14 +87,17 @@ def test_the_other_sections_run_and_are_reported(tmp_path):
     for library in ("torch", "jax"):
         pytest.importorskip(library)
     out = tmp_path / "run.json"
-    sections = ["step", "torch", "jax", "symbolic", "startup"]
+    sections = ["training", "step", "torch", "jax", "symbolic", "startup"]
     lines = measured(out, *sections)["lines"]
     assert [line for line in lines if "skipped" in line] == []
     assert list(dict.fromkeys(line["section"] for line in lines)) == sections
     done = script("report.py", out)
     assert done.returncode == 0, done.stderr
-    assert all(f"## {section}\n" in done.stdout for section in sections)
-    assert len([line for line in done.stdout.splitlines() if line.startswith("| ")]) > len(lines)
+    assert "| GRU 12 @ 50%, batch 16 |" in done.stdout
+    assert all(f"## {section}\n" in done.stdout for section in sections[1:])
+    trained = [line for line in lines if line["section"] == "training"]
+    assert {line["method"] for line in trained} == {"snap-1", "bptt", "jax", "torch"}
+    assert all(line["nanoseconds_per_weight"] > 0 for line in trained)
 
 
 @pytest.mark.skipif(find_spec("braintrace") is None, reason="braintrace is not installed")
