@@ -302,3 +302,135 @@ def _value_overload(a, i):
 @overload(put)
 def _put_overload(a, i, x):
     return (lambda a, i, x: _put(a, i, x)) if _holds_numbers(a) else None
+
+
+# Across the lanes of a vector, and lanes from all over an array.
+
+
+def _shuffle(builder, x, y, lanes):
+    places = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+    return builder.shuffle_vector(x, y, places)
+
+
+def _add_halves(builder, x, count):
+    return builder.fadd(
+        _shuffle(builder, x, x, range(count)), _shuffle(builder, x, x, range(count, 2 * count))
+    )
+
+
+@intrinsic
+def _gather(typingctx, a, indices, i):
+    vector = VectorType(a.dtype)
+
+    def codegen(context, builder, sig, args):
+        count, number, wide = vector.lanes, ir.IntType(32), ir.IntType(64)
+        places = ir.VectorType(number, count)
+        at = _address(context, builder, sig.args[1], args[1], args[2])
+        places = builder.load(builder.bitcast(at, places.as_pointer()), align=4)
+        # Addresses by arithmetic, since llvmlite has no vector of pointers to index into; LLVM
+        # sees through it and makes one gather with 32-bit indices of it.
+        wides = ir.VectorType(wide, count)
+        base = _address(context, builder, sig.args[0], args[0], ir.Constant(wide, 0))
+        base = builder.insert_element(
+            ir.Constant(wides, ir.Undefined), builder.ptrtoint(base, wide), ir.Constant(number, 0)
+        )
+        size = ir.Constant(wides, [vector.dtype.bitwidth // 8] * count)
+        addresses = builder.add(
+            _shuffle(builder, base, base, [0] * count),
+            builder.mul(builder.sext(places, wides), size),
+        )
+        llvm = _llvm_vector(vector)
+        pointers = ir.VectorType(llvm.element.as_pointer(), count)
+        mask = ir.VectorType(ir.IntType(1), count)
+        kind = ir.FunctionType(llvm, [pointers, number, mask, llvm])
+        name = f"llvm.masked.gather.v{count}f{vector.dtype.bitwidth}.v{count}p0"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        align = ir.Constant(number, vector.dtype.bitwidth // 8)
+        everywhere, nothing = ir.Constant(mask, [1] * count), ir.Constant(llvm, ir.Undefined)
+        addresses = builder.inttoptr(addresses, pointers)
+        return builder.call(function, [addresses, align, everywhere, nothing])
+
+    return vector(a, indices, types.intp), codegen
+
+
+@intrinsic
+def _total(typingctx, x):
+    def codegen(context, builder, sig, args):
+        total, count = args[0], sig.args[0].lanes
+        while count > 1:  # by halves: the same order on every CPU
+            count //= 2
+            total = _add_halves(builder, total, count)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return x.dtype(x), codegen
+
+
+@intrinsic
+def _add_products(typingctx, a, i, x, p, q, r, s):
+    def codegen(context, builder, sig, args):
+        count = sig.args[2].lanes
+        llvm = _llvm_vector(sig.args[2])
+        name = f"llvm.fmuladd.v{count}f{sig.args[2].dtype.bitwidth}"
+        kind = ir.FunctionType(llvm, [llvm, llvm, llvm])
+        fmuladd = cgutils.get_or_insert_function(builder.module, kind, name)
+
+        def mixed(one, two, four):  # the same shuffle in every block of four lanes
+            places = [
+                block + lane % 4 + (count if lane >= 4 else 0)
+                for block in range(0, count, 4)
+                for lane in four
+            ]
+            return _shuffle(builder, one, two, places)
+
+        def pair(one, two):  # one0 + one2, two0 + two2, one1 + one3, two1 + two3, times x
+            low, high = (0, 4, 1, 5), (2, 6, 3, 7)
+            product = builder.fmul(mixed(one, two, high), mixed(args[2], args[2], high))
+            return builder.call(
+                fmuladd, [mixed(one, two, low), mixed(args[2], args[2], low), product]
+            )
+
+        first, second = pair(args[3], args[4]), pair(args[5], args[6])
+        sums = builder.fadd(mixed(first, second, (0, 1, 4, 5)), mixed(first, second, (2, 3, 6, 7)))
+        while count > 4:
+            count //= 2
+            sums = _add_halves(builder, sums, count)
+        at = _address(context, builder, sig.args[0], args[0], args[1])
+        at = builder.bitcast(at, sums.type.as_pointer())
+        align = sig.args[2].dtype.bitwidth // 8
+        builder.store(builder.fadd(builder.load(at, align=align), sums), at, align=align)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, x, p, q, r, s), codegen
+
+
+def gather(a, indices, i):
+    """Return the vector of ``a[indices[i]], a[indices[i + 1]], …``; `indices` are int32."""
+    return a[indices[i : i + lanes(a)]]
+
+
+def total(x):
+    """Return the sum of the lanes of `x`."""
+    return x.sum()
+
+
+def add_products(a, i, x, p, q, r, s):
+    """Add ``x · p``, ``x · q``, ``x · r`` and ``x · s`` to ``a[i]`` … ``a[i + 3]``."""
+    for k, y in enumerate((p, q, r, s)):
+        a[i + k] += (x * y).sum()
+
+
+@overload(gather)
+def _gather_overload(a, indices, i):
+    return (lambda a, indices, i: _gather(a, indices, i)) if _holds_numbers(a) else None
+
+
+@overload(total)
+def _total_overload(x):
+    return (lambda x: _total(x)) if isinstance(x, VectorType) else None
+
+
+@overload(add_products)
+def _add_products_overload(a, i, x, p, q, r, s):
+    if not _holds_numbers(a):
+        return None
+    return lambda a, i, x, p, q, r, s: _add_products(a, i, x, p, q, r, s)
