@@ -11,52 +11,101 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .borrow import borrow
-from .cells import Maps, Partials, pull_back
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, copy, finish, observe, signal
+from .cells import Maps, Partials, pull_rows, pull_states
+from .steps import (
+    BAD_GRADIENT,
+    FINE,
+    Chunk,
+    Learner,
+    Streams,
+    clear_stream,
+    copy,
+    finish,
+    observe,
+    signal,
+)  # fmt: skip
+from .wide import pull_rows_wide
 
 
 class History(NamedTuple):
-    """What the backward pass needs of each step of a window."""
+    """What the backward pass needs of each step of a window, in the groups of `Streams`."""
 
     filled: NDArray[np.int64]  # (1,) steps held
-    sources: NDArray[np.floating]  # (window, B, sources)
-    d_state: NDArray[np.floating]  # (window, B, C, C, units)
-    d_pre: NDArray[np.floating]  # (window, B, C, maps, units)
-    state_grad: NDArray[np.floating]  # (window, B, C * units)
+    sources: NDArray[np.floating]  # (window, groups, sources)
+    d_state: NDArray[np.floating]  # (window, groups, C, C, units)
+    d_pre: NDArray[np.floating]  # (window, groups, C, maps, units)
+    state_grad: NDArray[np.floating]  # (window, groups, C * units)
     resets: NDArray[np.bool_]  # (window, B)
-    adjoint: NDArray[np.floating]  # (2, C, units)   scratch
+    adjoint: NDArray[np.floating]  # (2, groups, C, units)        scratch, λ
+    h_before: NDArray[np.floating]  # (parts, groups, units)      scratch, Dᵀ λ by part of the units
+
+
+@njit(cache=True, nogil=True)
+def pull_part(
+    part: int,
+    parts: NDArray[np.int64],  # (parts + 1,)                  in
+    abreast: int,
+    maps: Maps,  # in
+    partials: Partials,  # in
+    sources: NDArray[np.floating],  # (groups, sources)        in
+    d_pre: NDArray[np.floating],  # (groups, C, maps, units)   in
+    adjoint: NDArray[np.floating],  # (groups, C, units)       in
+    h_before: NDArray[np.floating],  # (groups, units)         out
+    grad: NDArray[np.floating],  # (weights,)                  in/out
+) -> None:
+    """Go one step back through the maps of a part of the units, for all streams."""
+    first, last = parts[part], parts[part + 1]
+    h_before[:] = 0
+    for g in range(sources.shape[0]):
+        if abreast == 1:
+            pull_rows(
+                first, last, maps, partials, sources[g], d_pre[g], adjoint[g], h_before[g], grad
+            )
+        else:
+            pull_rows_wide(
+                first, last, maps, partials, sources[g], d_pre[g], adjoint[g], h_before[g], grad
+            )
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def unroll(
+    abreast: int,
+    parts: NDArray[np.int64],  # (parts + 1,)  in
     maps: Maps,  # in
     partials: Partials,  # in
     history: History,  # in, empty on return
     grad: NDArray[np.floating],  # (weights,)  in/out
 ) -> None:
     """Go back through the steps held and add their gradient."""
-    components, units = history.adjoint.shape[1:]
-    for b in range(history.sources.shape[1]):
-        adjoint, before = history.adjoint[0], history.adjoint[1]
-        adjoint[:] = 0
-        for t in range(history.filled[0] - 1, -1, -1):
-            for c in range(components):
-                for u in range(units):
-                    adjoint[c, u] += history.state_grad[t, b, c * units + u]
-            pull_back(
-                maps,
-                partials,
-                history.sources[t, b],
-                history.d_state[t, b],
-                history.d_pre[t, b],
-                adjoint,
-                before,
-                grad,
-            )
-            adjoint, before = before, adjoint
-            if history.resets[t, b]:
-                adjoint[:] = 0
+    adjoint, before = history.adjoint[0], history.adjoint[1]
+    batch = history.resets.shape[1]
+    adjoint[:] = 0
+    for t in range(history.filled[0] - 1, -1, -1):
+        add_to(history.state_grad[t].ravel(), adjoint.ravel())
+        for part in range(parts.size - 1):
+            pull_part(
+                part, parts, abreast, maps, partials, history.sources[t], history.d_pre[t], adjoint,
+                history.h_before[part], grad,
+            )  # fmt: skip
+        for g in range(adjoint.shape[0]):
+            pull_states(partials, history.d_state[t, g], adjoint[g], before[g])
+            for part in range(parts.size - 1):
+                add_to(history.h_before[part, g], before[g, 0])
+        adjoint, before = before, adjoint
+        for place in range(adjoint.shape[0] * abreast):
+            if history.resets[t, min(place, batch - 1)]:
+                clear_stream(adjoint[place // abreast].ravel(), abreast, place % abreast)
     history.filled[0] = 0
+
+
+@njit(cache=True, nogil=True)
+def add_to(
+    values: NDArray[np.floating],  # (n,)  in
+    sums: NDArray[np.floating],  # (n,)    in/out
+) -> None:
+    """Add values to sums."""
+    for i in range(values.size):
+        sums[i] += values[i]
 
 
 @njit(cache=True, nogil=True)
@@ -87,7 +136,7 @@ def run_bptt(
         copy(chunk.resets[t], history.resets[now])
         history.filled[0] = now + 1
         if history.filled[0] == history.sources.shape[0]:
-            unroll(learner.maps, partials, history, learner.grad)
+            unroll(streams.abreast, learner.parts, learner.maps, partials, history, learner.grad)
         if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

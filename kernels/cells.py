@@ -15,7 +15,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .simd import index, pointer, put, value
+from .simd import (
+    fill,
+    fma,
+    gather,
+    index,
+    lanes,
+    load,
+    pointer,
+    put,
+    store,
+    total,
+    value,
+    zero,
+)  # fmt: skip
 
 
 class Maps(NamedTuple):
@@ -54,26 +67,42 @@ def apply_maps(
     pre: NDArray[np.floating],  # (maps, units)              out
 ) -> None:
     """Form a_g <- W_g h + U_g x + b_g."""
-    n_maps, units = pre.shape
-    indices, weights = pointer(maps.indices, 0), pointer(maps.weights, 0)
-    z = pointer(sources, 0)
-    zero = pre.dtype.type(0)
-    for u in range(units):
+    apply_rows(0, pre.shape[1], maps, sources, pre, sources[:0])
+
+
+@njit(cache=True, nogil=True)
+def apply_rows(
+    first: int,
+    last: int,  # units
+    maps: Maps,  # in
+    sources: NDArray[np.floating],  # (units + inputs + 1,)  in   z
+    pre: NDArray[np.floating],  # (maps, units)              out
+    gathered: NDArray[np.floating],  # (weights,) or (0,)    out  z_src(w), if there is room for it
+) -> None:
+    """Form a_g <- W_g h + U_g x + b_g of some units, and keep the source of each weight."""
+    n_maps = pre.shape[0]
+    indptr, indices = pointer(maps.indptr, 0), pointer(maps.indices, 0)
+    weights, z, kept = pointer(maps.weights, 0), pointer(sources, 0), pointer(gathered, 0)
+    keep = gathered.size > 0
+    n = lanes(z)
+    for u in range(first, last):
         for g in range(n_maps):
-            row = u * n_maps + g
-            w, end = maps.indptr[row], maps.indptr[row + 1]
-            # four partial sums hide the latency of the additions; the order is always the same
-            s0 = s1 = s2 = s3 = zero
-            while w + 4 <= end:
-                s0 += value(weights, w) * value(z, index(indices, w))
-                s1 += value(weights, w + 1) * value(z, index(indices, w + 1))
-                s2 += value(weights, w + 2) * value(z, index(indices, w + 2))
-                s3 += value(weights, w + 3) * value(z, index(indices, w + 3))
-                w += 4
+            w, end = index(indptr, u * n_maps + g), index(indptr, u * n_maps + g + 1)
+            partial = zero(z)
+            while w + n <= end:
+                source = gather(z, indices, w)
+                if keep:
+                    store(kept, w, source)
+                partial = fma(load(weights, w), source, partial)
+                w += n
+            a = total(partial)
             while w < end:
-                s0 += value(weights, w) * value(z, index(indices, w))
+                number = value(z, index(indices, w))
+                if keep:
+                    put(kept, w, number)
+                a += value(weights, w) * number
                 w += 1
-            pre[g, u] = (s0 + s1) + (s2 + s3)
+            pre[g, u] = a
 
 
 @njit(cache=True, nogil=True)
@@ -125,6 +154,41 @@ def immediate_values(
 
 
 @njit(cache=True, nogil=True)
+def immediate_gathered(
+    maps: Maps,  # in
+    partials: Partials,  # in
+    gathered: NDArray[np.floating],  # (weights,) + SLACK    in   z_src(w), by `apply_rows`
+    d_pre: NDArray[np.floating],  # (C, maps, units)         in
+    immediate_data: NDArray[np.floating],  # (nnz of I,)     out
+) -> None:
+    """Do the same with the sources that the forward pass has gathered."""
+    n_maps, units = d_pre.shape[1:]
+    indptr, z, data = pointer(maps.indptr, 0), pointer(gathered, 0), pointer(immediate_data, 0)
+    n = lanes(z)
+    to = 0
+    for u in range(units):
+        for g in range(n_maps):
+            w, end = index(indptr, u * n_maps + g), index(indptr, u * n_maps + g + 1)
+            first = partials.map_indptr[g]
+            count = partials.map_indptr[g + 1] - first
+            if count == 1:
+                d = d_pre[partials.map_components[first], g, u]
+                slope = fill(z, d)
+                while w + n <= end:
+                    store(data, to, slope * load(z, w))
+                    w, to = w + n, to + n
+                while w < end:
+                    put(data, to, d * value(z, w))
+                    w, to = w + 1, to + 1
+                continue
+            for q in range(count):
+                d = d_pre[partials.map_components[first + q], g, u]
+                for e in range(end - w):
+                    put(data, to + e * count + q, d * value(z, w + e))
+            to += (end - w) * count
+
+
+@njit(cache=True, nogil=True)
 def push_forward(
     maps: Maps,  # in
     partials: Partials,  # in
@@ -152,35 +216,57 @@ def push_forward(
 
 
 @njit(cache=True, nogil=True)
-def pull_back(
-    maps: Maps,  # in
+def pull_states(
     partials: Partials,  # in
-    sources: NDArray[np.floating],  # (units + inputs + 1,)  in   z
-    d_state: NDArray[np.floating],  # (C, C, units)          in
-    d_pre: NDArray[np.floating],  # (C, maps, units)         in
-    adjoint: NDArray[np.floating],  # (C, units)             in   λ
-    adjoint_before: NDArray[np.floating],  # (C, units)      out  Dᵀ λ
-    grad: NDArray[np.floating],  # (weights,)                in/out
+    d_state: NDArray[np.floating],  # (C, C, columns)     in
+    adjoint: NDArray[np.floating],  # (C, columns)        in   λ
+    adjoint_before: NDArray[np.floating],  # (C, columns)  out  the part of Dᵀ λ beside the maps
 ) -> None:
-    """Go one step back in BPTT: grad += Iᵀ λ and λ_before <- Dᵀ λ."""
-    n_maps, units = d_pre.shape[1:]
+    """Go one step back in BPTT, past the maps; a column is a unit of a stream."""
     adjoint_before[:] = 0
     for q in range(partials.state_rows.size):
         c, old = partials.state_rows[q], partials.state_columns[q]
-        for u in range(units):
-            adjoint_before[old, u] += d_state[c, old, u] * adjoint[c, u]
-    indices, weights = pointer(maps.indices, 0), pointer(maps.weights, 0)
-    z, total, h_before = pointer(sources, 0), pointer(grad, 0), pointer(adjoint_before, 0)
-    for u in range(units):
+        for i in range(adjoint.shape[1]):
+            adjoint_before[old, i] += d_state[c, old, i] * adjoint[c, i]
+
+
+@njit(cache=True, nogil=True)
+def pull_rows(
+    first: int,
+    last: int,  # units
+    maps: Maps,  # in
+    partials: Partials,  # in
+    sources: NDArray[np.floating],  # (units + inputs + 1,)  in   z
+    d_pre: NDArray[np.floating],  # (C, maps, units)         in
+    adjoint: NDArray[np.floating],  # (C, units)             in   λ
+    h_before: NDArray[np.floating],  # (units,)              in/out  the part of Dᵀ λ by the maps
+    grad: NDArray[np.floating],  # (weights,)                in/out
+) -> None:
+    """Go one step back in BPTT, through the rows of some units.
+
+    grad += Iᵀ λ and h_before += Σ_g W_gᵀ ∂s'/∂a_g λ.
+    """
+    indptr, indices = pointer(maps.indptr, 0), pointer(maps.indices, 0)
+    weights, recurrent_end = pointer(maps.weights, 0), pointer(maps.recurrent_end, 0)
+    z, total_grad, before = pointer(sources, 0), pointer(grad, 0), pointer(h_before, 0)
+    n_maps = d_pre.shape[1]
+    n = lanes(z)
+    for u in range(first, last):
         for g in range(n_maps):
-            row = u * n_maps + g
-            d_map = grad.dtype.type(0)
+            d = grad.dtype.type(0)
             for q in range(partials.map_indptr[g], partials.map_indptr[g + 1]):
                 c = partials.map_components[q]
-                d_map += d_pre[c, g, u] * adjoint[c, u]
-            for w in range(maps.indptr[row], maps.recurrent_end[row]):
+                d += d_pre[c, g, u] * adjoint[c, u]
+            row = u * n_maps + g
+            start, end = index(indptr, row), index(indptr, row + 1)
+            for w in range(start, index(recurrent_end, row)):
                 source = index(indices, w)
-                put(h_before, source, value(h_before, source) + value(weights, w) * d_map)
-                put(total, w, value(total, w) + d_map * value(z, source))
-            for w in range(maps.recurrent_end[row], maps.indptr[row + 1]):
-                put(total, w, value(total, w) + d_map * value(z, index(indices, w)))
+                put(before, source, value(before, source) + value(weights, w) * d)
+            w = start
+            while w + n <= end:
+                held = load(total_grad, w)
+                store(total_grad, w, fma(fill(z, d), gather(z, indices, w), held))
+                w += n
+            while w < end:
+                put(total_grad, w, value(total_grad, w) + d * value(z, index(indices, w)))
+                w += 1

@@ -25,6 +25,7 @@ takes a dozen arrays per panel spends more time on counting them than on a small
 up to 63 bytes beyond the last wanted element, so arrays carry that much slack (`SLACK`).
 """
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -403,6 +404,25 @@ def _add_products(typingctx, a, i, x, p, q, r, s):
     return types.void(a, types.intp, x, p, q, r, s), codegen
 
 
+@intrinsic
+def _fill(typingctx, a, x):
+    vector = VectorType(a.dtype)
+
+    def codegen(context, builder, sig, args):
+        llvm = _llvm_vector(vector)
+        first = builder.insert_element(
+            ir.Constant(llvm, ir.Undefined), args[1], ir.Constant(ir.IntType(32), 0)
+        )
+        return _shuffle(builder, first, first, [0] * vector.lanes)
+
+    return vector(a, a.dtype), codegen
+
+
+def fill(a, x):
+    """Return the vector that has the number `x` in every lane."""
+    return np.full(lanes(a), x, a.dtype)
+
+
 def gather(a, indices, i):
     """Return the vector of ``a[indices[i]], a[indices[i + 1]], …``; `indices` are int32."""
     return a[indices[i : i + lanes(a)]]
@@ -417,6 +437,11 @@ def add_products(a, i, x, p, q, r, s):
     """Add ``x · p``, ``x · q``, ``x · r`` and ``x · s`` to ``a[i]`` … ``a[i + 3]``."""
     for k, y in enumerate((p, q, r, s)):
         a[i + k] += (x * y).sum()
+
+
+@overload(fill)
+def _fill_overload(a, x):
+    return (lambda a, x: _fill(a, x)) if _holds_numbers(a) else None
 
 
 @overload(gather)
@@ -434,3 +459,100 @@ def _add_products_overload(a, i, x, p, q, r, s):
     if not _holds_numbers(a):
         return None
     return lambda a, i, x, p, q, r, s: _add_products(a, i, x, p, q, r, s)
+
+
+# Arithmetic for formulas that vectors and numbers share; a number stands in every lane.
+
+
+def _both(x, y):
+    """Whether one operand is a vector and the other one too, or a number of its dtype."""
+    vector = x if isinstance(x, VectorType) else y
+    return isinstance(vector, VectorType) and all(k in (vector, vector.dtype) for k in (x, y))
+
+
+def _spread(builder, vector, kind, arg):
+    if isinstance(kind, VectorType):
+        return arg
+    first = builder.insert_element(
+        ir.Constant(_llvm_vector(vector), ir.Undefined), arg, ir.Constant(ir.IntType(32), 0)
+    )
+    return _shuffle(builder, first, first, [0] * vector.lanes)
+
+
+def _arithmetic(operation, method):
+    @intrinsic
+    def apply(typingctx, x, y):
+        def codegen(context, builder, sig, args):
+            vector = sig.return_type
+            operands = (
+                _spread(builder, vector, *pair) for pair in zip(sig.args, args, strict=True)
+            )
+            return getattr(builder, method)(*operands)
+
+        return (x if isinstance(x, VectorType) else y)(x, y), codegen
+
+    @overload(operation)
+    def _operation_overload(x, y):
+        return (lambda x, y: apply(x, y)) if _both(x, y) else None
+
+
+for _operation, _method in (
+    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):  # fmt: skip
+    _arithmetic(_operation, _method)
+
+
+@intrinsic
+def _clip(typingctx, x, end):
+    def codegen(context, builder, sig, args):
+        vector = sig.return_type
+        x, high = args[0], _spread(builder, vector, sig.args[1], args[1])
+        x = builder.select(builder.fcmp_ordered(">", x, high), high, x)  # NaN passes both
+        low = builder.fsub(ir.Constant(_llvm_vector(vector), [0.0] * vector.lanes), high)
+        return builder.select(builder.fcmp_ordered("<", x, low), low, x)
+
+    return x(x, end), codegen
+
+
+@intrinsic
+def _map_tanh(typingctx, x):
+    def codegen(context, builder, sig, args):
+        result, double = args[0], ir.DoubleType()
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(double, [double]), "tanh"
+        )
+        for lane in range(sig.return_type.lanes):
+            at = ir.Constant(ir.IntType(32), lane)
+            number = builder.call(function, [builder.extract_element(args[0], at)])
+            result = builder.insert_element(result, number, at)
+        return result
+
+    return x(x), codegen
+
+
+def clip(x, end):
+    """Return `x` cut off at ±`end`, a positive number; NaN stays."""
+    return np.where(x > end, end, np.where(x < -end, -end, x))
+
+
+def map_tanh(x):
+    """Return tanh of the lanes of a vector of float64, one after the other."""
+    return np.tanh(x)
+
+
+@overload(clip)
+def _clip_overload(x, end):
+    if isinstance(x, VectorType):
+        return lambda x, end: _clip(x, end)
+
+    def number(x, end):
+        x = end if x > end else x  # NaN passes both
+        return -end if x < -end else x
+
+    return number
+
+
+@overload(map_tanh)
+def _map_tanh_overload(x):
+    return (lambda x: _map_tanh(x)) if isinstance(x, VectorType) else None

@@ -8,7 +8,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .borrow import borrow
-from .cells import Dynamics, Partials, dynamics_values, immediate_values
+from .cells import Dynamics, Partials, dynamics_values, immediate_gathered
 from .panels import CONTRACT, UPDATE, panels_range, panels_threads, spread_dynamics
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, any_scored, finish, observe, signal
 
@@ -84,8 +84,10 @@ def run_snap(
             if chunk.resets[t, b]:
                 numbers.influence[b, :] = 0
             dynamics_values(dynamics, maps.weights, d_state, d_pre, numbers.dynamics_data[b])
-            immediate_values(maps, partials, streams.sources[b], d_pre, numbers.immediate_data[b])
-        scored = any_scored(chunk, t)
+            immediate_gathered(
+                maps, partials, streams.gathered[b], d_pre, numbers.immediate_data[b]
+            )
+        scored = any_scored(chunk, t, 0, chunk.xs.shape[1])
         influence_step(program, numbers, scored, streams.state_grad, learner.grad)
         if not finish(learner, streams):
             return t, BAD_GRADIENT, 0

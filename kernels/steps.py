@@ -12,9 +12,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .borrow import borrow
-from .cells import Maps, apply_maps
+from .cells import Maps, apply_rows
 from .optimizers import Optimizer, apply_gradient
-from .readouts import CROSS_ENTROPY, Readout, readout_gradient, score
+from .readouts import CROSS_ENTROPY, Readout, loss_and_error, readout_gradient, readout_outputs
+from .wide import apply_rows_wide
 
 FINE, BAD_INPUT, BAD_TARGET, BAD_STATE, BAD_LOSS, BAD_GRADIENT = range(6)
 
@@ -31,19 +32,28 @@ class Chunk(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """The streams between steps, and the scratch of a step."""
+    """The streams between steps, and the scratch of a step.
 
-    state: NDArray[np.floating]  # (B, C, units)
-    old_state: NDArray[np.floating]  # (B, C, units)   what the step starts from: state, or 0
-    new_state: NDArray[np.floating]  # (B, C, units)
-    sources: NDArray[np.floating]  # (B, units + inputs + 1)   z
-    pre: NDArray[np.floating]  # (maps, units)
-    d_state: NDArray[np.floating]  # (B, C, C, units)
-    d_pre: NDArray[np.floating]  # (B, C, maps, units)
-    features: NDArray[np.floating]  # (B, features)
-    error: NDArray[np.floating]  # (B, outputs)
+    Streams go in groups of 1, or of as many as a vector has lanes: side by side, one in each lane,
+    so that one load of a weight serves them all. A column is a unit (a source, a feature …) of a
+    stream: that of stream ``group * abreast + lane`` is column ``unit * abreast + lane``. Lanes
+    left over repeat the last stream, with an error of 0.
+    """
+
+    abreast: int  # streams of a group
+    state: NDArray[np.floating]  # (groups, C, units)
+    old_state: NDArray[np.floating]  # (groups, C, units)   what the step starts from: state, or 0
+    new_state: NDArray[np.floating]  # (groups, C, units)
+    sources: NDArray[np.floating]  # (groups, units + inputs + 1)   z
+    gathered: NDArray[np.floating]  # (groups, weights + SLACK) or (groups, 0)   z_src(w)
+    pre: NDArray[np.floating]  # (groups, maps, units)
+    d_state: NDArray[np.floating]  # (groups, C, C, units)
+    d_pre: NDArray[np.floating]  # (groups, C, maps, units)
+    features: NDArray[np.floating]  # (groups, features)
+    error: NDArray[np.floating]  # (groups, outputs)
     feature_grad: NDArray[np.floating]  # (features,)
-    state_grad: NDArray[np.floating]  # (B, C * units)   ∂L_t/∂s_t; 0 for all but h
+    y: NDArray[np.floating]  # (outputs,) of one stream
+    state_grad: NDArray[np.floating]  # (groups, C * units)   ∂L_t/∂s_t; 0 for all but h
     since: NDArray[np.int64]  # (1,) steps since the last update
 
 
@@ -51,6 +61,8 @@ class Learner(NamedTuple):
     """What is learned, and how the gradient is spent."""
 
     maps: Maps
+    parts: NDArray[np.int64]  # (parts + 1,) units that a thread takes at a time
+    threads: int
     readout: Readout
     loss: int
     optimizer: Optimizer
@@ -81,12 +93,77 @@ def all_finite(values: NDArray[np.floating]) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def any_scored(chunk: Chunk, t: int) -> bool:
-    """Whether any stream's loss counts at step t."""
-    for b in range(chunk.scales.shape[1]):
+def any_scored(chunk: Chunk, t: int, first: int, last: int) -> bool:
+    """Whether the loss of any of these streams counts at step t."""
+    for b in range(first, last):
         if chunk.scales[t, b] != 0:
             return True
     return False
+
+
+@njit(cache=True, nogil=True)
+def clear_stream(
+    values: NDArray[np.floating],  # (columns,)  in/out
+    abreast: int,
+    lane: int,
+) -> None:
+    """Set what one stream of a group holds to 0."""
+    for i in range(lane, values.size, abreast):
+        values[i] = 0
+
+
+@njit(cache=True, nogil=True)
+def bad_stream(values: NDArray[np.floating], abreast: int) -> int:
+    """Return the first lane with a value that is not finite, or -1."""
+    if all_finite(values):
+        return -1
+    first = abreast
+    for i in range(values.size):
+        if not np.isfinite(values[i]):
+            first = min(first, i % abreast)
+    return first
+
+
+@njit(cache=True, nogil=True)
+def take_input(
+    chunk: Chunk,  # in
+    t: int,
+    streams: Streams,  # in; old_state, sources out
+) -> int:
+    """Set out from the states, 0 where a sequence begins. Return a stream of bad input, or -1."""
+    abreast, columns, batch = streams.abreast, streams.state.shape[2], chunk.xs.shape[1]
+    copy(streams.state.ravel(), streams.old_state.ravel())
+    for b in range(batch):
+        if not all_finite(chunk.xs[t, b]):
+            return b
+    for place in range(streams.state.shape[0] * abreast):
+        b = min(place, batch - 1)
+        group, lane = place // abreast, place % abreast
+        x, sources = chunk.xs[t, b], streams.sources[group]
+        if chunk.resets[t, b]:
+            clear_stream(streams.old_state[group].ravel(), abreast, lane)
+        for i in range(x.size):
+            sources[columns + i * abreast + lane] = x[i]
+    for group in range(streams.state.shape[0]):
+        copy(streams.old_state[group, 0], streams.sources[group, :columns])
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def apply_part(
+    part: int,
+    parts: NDArray[np.int64],  # (parts + 1,)  in
+    maps: Maps,  # in
+    streams: Streams,  # in; pre, gathered out
+) -> None:
+    """Form what the maps give to a part of the units, for all streams."""
+    first, last = parts[part], parts[part + 1]
+    for group in range(streams.sources.shape[0]):
+        sources, pre = streams.sources[group], streams.pre[group]
+        if streams.abreast == 1:
+            apply_rows(first, last, maps, sources, pre, streams.gathered[group])
+        else:
+            apply_rows_wide(first, last, maps, sources, pre)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -98,52 +175,68 @@ def observe(
     streams: Streams,  # in/out: scratch only
 ) -> tuple[int, int]:
     """Run step t forward and score it; return what is wrong, and with which stream."""
-    units = streams.state.shape[2]
-    inputs = chunk.xs.shape[2]
+    abreast = streams.abreast
+    b = take_input(chunk, t, streams)
+    if b >= 0:
+        return BAD_INPUT, b
+    for part in range(learner.parts.size - 1):
+        apply_part(part, learner.parts, learner.maps, streams)
     loss = 0.0
-    for b in range(chunk.xs.shape[1]):
-        x = chunk.xs[t, b]
-        if not all_finite(x):
-            return BAD_INPUT, b
-        old_state, new_state, sources = (
-            streams.old_state[b],
-            streams.new_state[b],
-            streams.sources[b],
+    for group in range(streams.state.shape[0]):
+        new_state = streams.new_state[group]
+        update(
+            streams.old_state[group],
+            streams.pre[group],
+            new_state,
+            streams.d_state[group],
+            streams.d_pre[group],
         )
-        if chunk.resets[t, b]:
-            old_state[:] = 0
-        else:
-            copy(streams.state[b].ravel(), old_state.ravel())
-        copy(old_state[0], sources[:units])
-        copy(x, sources[units : units + inputs])
-        apply_maps(learner.maps, sources, streams.pre)
-        update(old_state, streams.pre, new_state, streams.d_state[b], streams.d_pre[b])
-        for c in range(new_state.shape[0]):
-            if not all_finite(new_state[c]):
-                return BAD_STATE, b
-        scale = chunk.scales[t, b]
-        if scale == 0:
-            streams.error[b, :] = 0
+        lane = bad_stream(new_state.ravel(), abreast)
+        if lane >= 0:
+            return BAD_STATE, group * abreast + lane
+        first = group * abreast
+        last = min(first + abreast, chunk.xs.shape[1])
+        if not any_scored(chunk, t, first, last):
+            streams.error[group, :] = 0
             continue
-        target_class = chunk.classes[t, b] if learner.loss == CROSS_ENTROPY else 0
-        target_values = chunk.values[t, b]
-        if not all_finite(target_values):
-            return BAD_TARGET, b
-        part = score(
-            learner.readout,
-            learner.loss,
-            target_class,
-            target_values,
-            scale,
-            new_state[0],
-            streams.features[b],
-            streams.error[b],
+        readout_outputs(
+            learner.readout, abreast, new_state[0], streams.features[group], streams.error[group]
         )
-        if not np.isfinite(part):
-            return BAD_LOSS, b
-        loss += part
+        for b in range(first, last):
+            fault, part_loss = score_stream(learner.loss, chunk, t, b, abreast, streams)
+            if fault != FINE:
+                return fault, b
+            loss += part_loss
+        for lane in range(last - first, abreast):
+            clear_stream(streams.error[group], abreast, lane)
     chunk.losses[t] = loss
     return FINE, 0
+
+
+@njit(cache=True, nogil=True)
+def score_stream(
+    loss: int,
+    chunk: Chunk,  # in
+    t: int,
+    b: int,
+    abreast: int,
+    streams: Streams,  # error in/out  y -> scale · ∂L/∂y
+) -> tuple[int, float]:
+    """Return what is wrong, and the loss of stream b."""
+    error, y, lane = streams.error[b // abreast], streams.y, b % abreast
+    scale = chunk.scales[t, b]
+    if scale == 0:
+        clear_stream(error, abreast, lane)
+        return FINE, 0.0
+    if not all_finite(chunk.values[t, b]):
+        return BAD_TARGET, 0.0
+    for o in range(y.size):
+        y[o] = error[o * abreast + lane]
+    target_class = chunk.classes[t, b] if loss == CROSS_ENTROPY else 0
+    total = scale * loss_and_error(loss, target_class, chunk.values[t, b], y)
+    for o in range(y.size):
+        error[o * abreast + lane] = scale * y[o]
+    return (FINE if np.isfinite(total) else BAD_LOSS), total
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -154,17 +247,19 @@ def signal(
     streams: Streams,  # in; state_grad out
 ) -> None:
     """Form the learning signal ∂L_t/∂s_t of every stream, and add the readout's gradient."""
-    units = streams.state.shape[2]
-    for b in range(chunk.xs.shape[1]):
-        h_grad = streams.state_grad[b, :units]
-        if chunk.scales[t, b] == 0:
+    abreast, units = streams.abreast, streams.state.shape[2]
+    for group in range(streams.state.shape[0]):
+        h_grad = streams.state_grad[group, :units]
+        first = group * abreast
+        if not any_scored(chunk, t, first, min(first + abreast, chunk.xs.shape[1])):
             h_grad[:] = 0
             continue
         readout_gradient(
             learner.readout,
-            streams.new_state[b, 0],
-            streams.features[b],
-            streams.error[b],
+            abreast,
+            streams.new_state[group, 0],
+            streams.features[group],
+            streams.error[group],
             learner.readout_grad,
             h_grad,
             streams.feature_grad,

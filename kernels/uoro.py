@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .borrow import borrow
 from .cells import Maps, Partials, push_forward
 from .optimizers import squared_norm
-from .simd import index, pointer, put, value
+from .simd import pointer, put, value
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, finish, observe, signal
 
 
@@ -52,14 +52,14 @@ def draw_signs(
 def pull_signs(
     maps: Maps,  # in
     partials: Partials,  # in
-    sources: NDArray[np.floating],  # (sources,)       in   z
+    gathered: NDArray[np.floating],  # (weights,)      in   z_src(w)
     d_pre: NDArray[np.floating],  # (C, maps, units)   in
     signs: NDArray[np.floating],  # (C, units)         in   ν
     drawn: NDArray[np.floating],  # (weights,)         out  Iᵀν
 ) -> None:
     """Form Iᵀν without forming I."""
     n_maps, units = d_pre.shape[1:]
-    indices, z, out = pointer(maps.indices, 0), pointer(sources, 0), pointer(drawn, 0)
+    z, out = pointer(gathered, 0), pointer(drawn, 0)
     for u in range(units):
         for g in range(n_maps):
             row = u * n_maps + g
@@ -68,7 +68,7 @@ def pull_signs(
                 c = partials.map_components[q]
                 d_map += d_pre[c, g, u] * signs[c, u]
             for w in range(maps.indptr[row], maps.indptr[row + 1]):
-                put(out, w, d_map * value(z, index(indices, w)))
+                put(out, w, d_map * value(z, w))
 
 
 @njit(cache=True, nogil=True)
@@ -95,7 +95,7 @@ def rank_one_step(
         d_pre = streams.d_pre[b]
         push_forward(maps, partials, streams.d_state[b], d_pre, left, pushed)
         draw_signs(estimate.random, b, signs)
-        pull_signs(maps, partials, streams.sources[b], d_pre, signs, drawn)
+        pull_signs(maps, partials, streams.gathered[b], d_pre, signs, drawn)
         rho0 = balance(squared_norm(right), squared_norm(pushed.ravel()))
         rho1 = balance(squared_norm(drawn), np.float64(signs.size))
         keep, fresh = number(1.0 / rho0), number(1.0 / rho1)

@@ -11,9 +11,10 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.chunk import check_chunk, raise_fault
 from sparsegrad.kernels import steps as kernels
 from sparsegrad.kernels.simd import SLACK
-from sparsegrad.methods import BPTT, Method, Outcome
+from sparsegrad.methods import BPTT, Layout, Method, Outcome
 from sparsegrad.optimizers import SGD, Adam, AdamW
 from sparsegrad.pattern import ReachPattern
+from sparsegrad.program import aligned_zeros
 from sparsegrad.readout import LOSSES, MLP, Linear, Parameters
 
 
@@ -78,10 +79,10 @@ class OnlineLearner:
         self.steps = 0
         self._parameters = readout.parameters(cell.units, cell.dtype)
         self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
-        self._streams = self._new_streams()
         self._pending_reset = np.zeros(self.batch, bool)
         self._engine = method.engine(cell, self.batch, threads)
-        self._learner = self._new_learner(self.update_every)
+        self._streams = self._new_streams(self._engine.layout)
+        self._learner = self._new_learner(self.update_every, self._engine.layout)
 
     def step(
         self,
@@ -191,13 +192,13 @@ class OnlineLearner:
             As for :meth:`step`.
         """
         chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
-        learner, grads = self._new_learner(0), self._parameters.like()
+        learner, grads = self._new_learner(0, self._engine.layout), self._parameters.like()
         learner = learner._replace(
             readout_grad=grads.arrays,
             readout_grad_flat=grads.flat,
         )
         engine = self._engine.fresh()
-        raise_fault(engine.run(learner, chunk, self._new_streams()))
+        raise_fault(engine.run(learner, chunk, self._new_streams(self._engine.layout)))
         engine.flush(learner)
         return float(chunk.losses.sum()), self.cell.dense_of(learner.grad) | grads.to_dense()
 
@@ -228,7 +229,11 @@ class OnlineLearner:
         chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
         update = self.cell.kind.compiled(self.cell.dtype)
         raise_fault(
-            Outcome(*kernels.run_forward(update, self._learner, chunk, self._new_streams()))
+            Outcome(
+                *kernels.run_forward(
+                    update, self._learner, chunk, self._new_streams(self._engine.layout)
+                )
+            )
         )
         return chunk.losses
 
@@ -239,7 +244,8 @@ class OnlineLearner:
     @property
     def state(self) -> NDArray[Any]:
         """Copy of the state of every stream, (batch, components, units)."""
-        return self._streams.state.copy()
+        by_lane = self._by_lane()
+        return by_lane.reshape(-1, *by_lane.shape[2:])[: self.batch].copy()
 
     @property
     def pattern(self) -> ReachPattern | None:
@@ -262,7 +268,10 @@ class OnlineLearner:
         if element is not None and not 0 <= element < self.batch:
             raise IndexError(f"element must lie in [0, {self.batch}), got {element}")
         which = slice(None) if element is None else element
-        self._streams.state[which] = 0
+        if element is None:
+            self._streams.state[:] = 0
+        else:
+            self._by_lane()[divmod(element, self._streams.abreast)] = 0
         self._pending_reset[which] = True  # the loop zeroes what the method carries
 
     def update_after(self, steps: int) -> None:
@@ -326,30 +335,44 @@ class OnlineLearner:
 
         return load_learner(path, cell, threads)[0]
 
-    def _new_streams(self) -> kernels.Streams:
-        cell, parameters, batch, dtype = self.cell, self._parameters, self.batch, self.cell.dtype
-        components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
-        sources = np.zeros((batch, units + cell.inputs + 1), dtype)
-        sources[:, -1] = 1
+    def _by_lane(self) -> NDArray[Any]:
+        """View the state of every stream, (groups, lanes, components, units)."""
+        groups, components, _ = self._streams.state.shape
+        shape = groups, components, self.cell.units, self._streams.abreast
+        return self._streams.state.reshape(shape).transpose(0, 3, 1, 2)
+
+    def _new_streams(self, layout: Layout) -> kernels.Streams:
+        cell, parameters, dtype = self.cell, self._parameters, self.cell.dtype
+        components, n_maps = cell.kind.components, len(cell.kind.maps)
+        groups, abreast = layout.groups, layout.abreast
+        units, width = cell.units * abreast, parameters.features * abreast
+        sources = aligned_zeros((groups, units + (cell.inputs + 1) * abreast), dtype)
+        sources[:, -abreast:] = 1
+        kept = cell.weights.size + SLACK if layout.gathers else 0
         return kernels.Streams(
-            state=np.zeros((batch, components, units), dtype),
-            old_state=np.zeros((batch, components, units), dtype),
-            new_state=np.zeros((batch, components, units), dtype),
+            abreast=abreast,
+            state=aligned_zeros((groups, components, units), dtype),
+            old_state=aligned_zeros((groups, components, units), dtype),
+            new_state=aligned_zeros((groups, components, units), dtype),
             sources=sources,
-            pre=np.zeros((n_maps, units), dtype),
-            d_state=np.zeros((batch, components, components, units), dtype),
-            d_pre=np.zeros((batch, components, n_maps, units), dtype),
-            features=np.zeros((batch, parameters.features), dtype),
-            error=np.zeros((batch, parameters.outputs), dtype),
-            feature_grad=np.zeros(parameters.features, dtype),
-            state_grad=np.zeros((batch, cell.states), dtype),
+            gathered=aligned_zeros((groups, kept), dtype),
+            pre=aligned_zeros((groups, n_maps, units), dtype),
+            d_state=aligned_zeros((groups, components, components, units), dtype),
+            d_pre=aligned_zeros((groups, components, n_maps, units), dtype),
+            features=aligned_zeros((groups, width), dtype),
+            error=aligned_zeros((groups, parameters.outputs * abreast), dtype),
+            feature_grad=aligned_zeros((width,), dtype),
+            y=np.zeros(parameters.outputs, dtype),
+            state_grad=aligned_zeros((groups, components * units), dtype),
             since=np.zeros(1, np.int64),
         )
 
-    def _new_learner(self, update_every: int) -> kernels.Learner:
+    def _new_learner(self, update_every: int, layout: Layout) -> kernels.Learner:
         grads: Parameters = self._parameters.like()
         return kernels.Learner(
             maps=self.cell.maps,
+            parts=layout.parts,
+            threads=layout.threads,
             readout=self._parameters.arrays,
             loss=LOSSES[self.readout.loss],
             optimizer=self._memory,

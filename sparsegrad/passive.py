@@ -51,8 +51,6 @@ class Follower:
 
     def __init__(self, learner: OnlineLearner, method: Method, every: int) -> None:
         cell, batch = learner.cell, learner.batch
-        self._streams = learner._new_streams()
-        self._learner = learner._new_learner(0)
         self._every, self._steps = every, 0
         self.bounded = isinstance(method, SnAp)
         if isinstance(method, SnAp):  # n = 1 too: its traces are not on a pattern
@@ -60,6 +58,8 @@ class Follower:
             self._engine: Any = InfluenceEngine(cell, pattern, batch, 1)
         else:
             self._engine = method.engine(cell, batch, 1)
+        self._streams = learner._new_streams(self._engine.layout)
+        self._learner = learner._new_learner(0, self._engine.layout)
         self.dropped = self.bound = self.norm = 0.0  # of the first stream
 
     def step(self, chunk: Chunk) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import pytest
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.kernels import cells as kernels
-from sparsegrad.kernels.elementwise import tanh_row
+from sparsegrad.kernels.elementwise import rnn_tanh
 
 CELLS = [RNN, GRU, LSTM]
 
@@ -91,7 +91,11 @@ def test_products_with_the_jacobians_need_no_jacobian(cls: type[Cell]) -> None:
     kernels.push_forward(cell.maps, cell.kind.partials, d_state, d_pre, tangent, pushed)
     np.testing.assert_allclose(pushed.ravel(), D @ tangent.ravel(), rtol=1e-12, atol=1e-13)
     pulled, grad = np.empty_like(tangent), np.ones(cell.weights.size)
-    kernels.pull_back(cell.maps, cell.kind.partials, z, d_state, d_pre, tangent, pulled, grad)
+    kernels.pull_states(cell.kind.partials, d_state, tangent, pulled)
+    for first, last in ((0, 2), (2, cell.units)):  # units may be cut anywhere
+        kernels.pull_rows(
+            first, last, cell.maps, cell.kind.partials, z, d_pre, tangent, pulled[0], grad
+        )
     np.testing.assert_allclose(pulled.ravel(), D.T @ tangent.ravel(), rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(grad - 1, I_.T @ tangent.ravel(), rtol=1e-11, atol=1e-12)
 
@@ -256,9 +260,10 @@ def test_an_uncompiled_update_is_refused() -> None:
 def test_tanh_is_accurate_over_its_whole_range(dtype: str, tolerance: float) -> None:
     ends = np.array([0.0, 1e-30, 1e-4, 7.9, 8.0, 100.0, 3e38])
     x = np.concatenate([np.linspace(-12, 12, 4001), ends, -ends]).astype(dtype)
-    y = np.empty_like(x)
-    tanh_row(1.0, x, y)
+    y, slope = np.empty((1, x.size), dtype), np.empty((1, 1, x.size), dtype)
+    rnn_tanh(y, x[None], y, slope, slope)
     exact = np.tanh(x.astype("float64"))
-    np.testing.assert_allclose(y, exact, rtol=max(tolerance, 1e-15), atol=0)
-    tanh_row(1.0, np.array([np.nan], dtype), y[:1])
-    assert np.isnan(y[0])
+    np.testing.assert_allclose(y[0], exact, rtol=max(tolerance, 1e-15), atol=0)
+    x[:] = np.nan
+    rnn_tanh(y, x[None], y, slope, slope)
+    assert np.isnan(y).all()

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.bptt import History, run_bptt, unroll
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
-from sparsegrad.methods.engine import Outcome
+from sparsegrad.methods.engine import Layout, Outcome
+from sparsegrad.program import aligned_zeros
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class BPTT:
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> "HistoryEngine":
         """Prepare the method for a cell, a batch and at most so many threads."""
-        return HistoryEngine(cell, batch, self.window)
+        return HistoryEngine(cell, batch, self.window, threads)
 
 
 class HistoryEngine:
@@ -50,10 +51,13 @@ class HistoryEngine:
         Streams.
     window : int or None
         Steps to hold; None for as many as each call brings.
+    threads : int, optional
+        At most so many threads; default Numba's number.
     """
 
-    def __init__(self, cell: Cell, batch: int, window: int | None) -> None:
+    def __init__(self, cell: Cell, batch: int, window: int | None, threads: int | None) -> None:
         self.cell = cell
+        self.layout = Layout(cell, batch, True, False, threads)
         self.batch = batch
         self.window = window
         self.history = self._allocate(window or 1)
@@ -77,28 +81,34 @@ class HistoryEngine:
 
     def flush(self, learner: Learner) -> None:
         """Add the gradient of the steps that are still held back."""
-        unroll(self.cell.maps, self.cell.kind.partials, self.history, learner.grad)
+        unroll(
+            self.layout.abreast, learner.parts, learner.maps, self.cell.kind.partials,
+            self.history, learner.grad,
+        )  # fmt: skip
 
     def fresh(self) -> "HistoryEngine":
         """Return an engine for the same cell at the start of its sequences."""
-        return HistoryEngine(self.cell, self.batch, self.window)
+        return HistoryEngine(self.cell, self.batch, self.window, self.layout.threads)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is carried from step to step."""
         carried = self.history._asdict()
-        del carried["adjoint"]
+        del carried["adjoint"], carried["h_before"]
         return carried
 
     def _allocate(self, window: int) -> History:
-        cell, batch = self.cell, self.batch
-        components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
-        dtype = cell.dtype
+        cell, groups, abreast = self.cell, self.layout.groups, self.layout.abreast
+        components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units * abreast
+        dtype, parts = cell.dtype, self.layout.parts.size - 1
         return History(
             filled=np.zeros(1, np.int64),
-            sources=np.zeros((window, batch, units + cell.inputs + 1), dtype),
-            d_state=np.zeros((window, batch, components, components, units), dtype),
-            d_pre=np.zeros((window, batch, components, n_maps, units), dtype),
-            state_grad=np.zeros((window, batch, cell.states), dtype),
-            resets=np.zeros((window, batch), bool),
-            adjoint=np.zeros((2, components, units), dtype),
+            sources=aligned_zeros(
+                (window, groups, (cell.units + cell.inputs + 1) * abreast), dtype
+            ),
+            d_state=aligned_zeros((window, groups, components, components, units), dtype),
+            d_pre=aligned_zeros((window, groups, components, n_maps, units), dtype),
+            state_grad=aligned_zeros((window, groups, components * units), dtype),
+            resets=np.zeros((window, self.batch), bool),
+            adjoint=aligned_zeros((2, groups, components, units), dtype),
+            h_before=aligned_zeros((parts, groups, units), dtype),
         )

@@ -2,10 +2,17 @@
 
 from typing import Any, NamedTuple, Protocol
 
+import numba
+import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.kernels.simd import BYTES
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
+
+PARTS = 8
+"""Ranges of units that threads share out; fixed, so that sums over them have one order."""
+SHARED_WORK = 1 << 40
 
 
 class Outcome(NamedTuple):
@@ -16,8 +23,61 @@ class Outcome(NamedTuple):
     element: int
 
 
+class Layout:
+    """How the streams of a batch lie, and how their work is shared out.
+
+    Parameters
+    ----------
+    cell : Cell
+        The cell.
+    batch : int
+        Streams.
+    side_by_side : bool
+        Whether the method takes streams side by side in the lanes of a vector. From three streams
+        on that is faster, though lanes stay idle.
+    gathers : bool
+        Whether the method uses the sources that the forward pass of a single stream gathers.
+    threads : int, optional
+        At most so many threads; default Numba's number.
+
+    Attributes
+    ----------
+    abreast, groups : int
+        Streams of a group, 1 or the lanes of a vector; groups.
+    gathers : bool
+        Whether gathered sources are kept.
+    parts : int64 array, (parts + 1,)
+        Ranges of units with about as many weights each; one range if the work is not worth sharing.
+    threads : int
+        Threads that share the parts.
+    """
+
+    def __init__(
+        self, cell: Cell, batch: int, side_by_side: bool, gathers: bool, threads: int | None
+    ) -> None:
+        lanes = BYTES // cell.dtype.itemsize
+        self.abreast = lanes if side_by_side and batch >= 3 else 1
+        self.groups = -(-batch // self.abreast)
+        self.gathers = gathers and self.abreast == 1
+        self.parts = _cut_units(
+            cell, PARTS if cell.weights.size * self.groups >= SHARED_WORK else 1
+        )
+        wanted = numba.get_num_threads() if threads is None else threads
+        self.threads = min(wanted, self.parts.size - 1)
+
+
+def _cut_units(cell: Cell, parts: int) -> NDArray[np.int64]:
+    """Cut the units into ranges of about as many weights each."""
+    before = cell.maps.indptr[:: len(cell.kind.maps)]
+    targets = np.arange(1, parts) * (cell.weights.size / parts)
+    inner = np.searchsorted(before, targets)
+    return np.concatenate([[0], inner, [cell.units]]).astype(np.int64)
+
+
 class Engine(Protocol):
     """The running half of a method: it holds what the method carries from step to step."""
+
+    layout: Layout
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.simd import SLACK
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
-from sparsegrad.kernels.traces import run_traces
-from sparsegrad.methods.engine import Outcome
+from sparsegrad.kernels.traces import Traces, run_traces
+from sparsegrad.methods.engine import Layout, Outcome
+from sparsegrad.program import aligned_zeros
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class RFLO:
     def engine(self, cell: Cell, batch: int, threads: int | None) -> "TraceEngine":
         """Prepare the method for a cell, a batch and at most so many threads."""
         n_maps = len(cell.kind.maps)
-        return TraceEngine(cell, batch, np.full(cell.units * n_maps, -1, np.int32))
+        return TraceEngine(cell, batch, np.full(cell.units * n_maps, -1, np.int32), threads)
 
 
 class TraceEngine:
@@ -38,53 +39,45 @@ class TraceEngine:
         Streams.
     own_weight : int32 array, (units * maps,)
         The weight of each unit on itself through each map, if the traces follow it; else -1.
+    threads : int, optional
+        At most so many threads; default Numba's number.
     """
 
-    def __init__(self, cell: Cell, batch: int, own_weight: NDArray[np.int32]) -> None:
-        count, n_maps = cell.kind.components, len(cell.kind.maps)
-        carried = np.diff(cell.kind.partials.map_indptr)
-        fan_in = np.diff(cell.maps.indptr[::n_maps])
-        if count == 1 and (carried == 1).all():
-            entries = _padded(fan_in)
-        else:
-            entries = _padded(np.diff(cell.maps.indptr)) * np.tile(carried, cell.units)
-        longest = int(_padded(fan_in).max())
-        self.cell = cell
-        self.own_weight = own_weight
-        self.traces = np.zeros((batch, entries.sum()), cell.dtype)
-        self._blocks = np.zeros((count, count, cell.units), cell.dtype)
-        self._drive = np.zeros(longest, cell.dtype)
-        self._old = np.zeros(count * longest, cell.dtype)
+    def __init__(
+        self, cell: Cell, batch: int, own_weight: NDArray[np.int32], threads: int | None
+    ) -> None:
+        self.cell, self.batch = cell, batch
+        self.layout = layout = Layout(cell, batch, True, True, threads)
+        count, parts = cell.kind.components, layout.parts.size - 1
+        entries = _entries(cell, layout.abreast)
+        longest = int(_padded(np.diff(cell.maps.indptr[:: len(cell.kind.maps)])).max()) + SLACK
+        size, dtype = count * longest, cell.dtype
+        self._traces = Traces(
+            own_weight=own_weight,
+            starts=np.concatenate([[0], np.cumsum(entries)]).astype(np.int64),
+            traces=aligned_zeros((layout.groups, int(entries.sum())), dtype),
+            blocks=aligned_zeros((count, count, cell.units * layout.abreast), dtype),
+            drive=aligned_zeros((parts, longest), dtype),
+            old=aligned_zeros((parts, max(size, count * layout.abreast)), dtype),
+            own_grad=aligned_zeros((parts, longest), dtype),
+        )
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
         kind = self.cell.kind
         update = kind.compiled(self.cell.dtype)
-        return Outcome(
-            *run_traces(
-                update,
-                learner,
-                kind.partials,
-                self.own_weight,
-                chunk,
-                streams,
-                self.traces,
-                self._blocks,
-                self._drive,
-                self._old,
-            )
-        )
+        return Outcome(*run_traces(update, learner, kind.partials, chunk, streams, self._traces))
 
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""
 
     def fresh(self) -> "TraceEngine":
         """Return an engine for the same cell at the start of its sequences."""
-        return TraceEngine(self.cell, self.traces.shape[0], self.own_weight)
+        return TraceEngine(self.cell, self.batch, self._traces.own_weight, self.layout.threads)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is carried from step to step."""
-        return {"traces": self.traces}
+        return {"traces": self._traces.traces}
 
 
 def own_weights(cell: Cell) -> NDArray[np.int32]:
@@ -94,6 +87,20 @@ def own_weights(cell: Cell) -> NDArray[np.int32]:
     weights = np.full(cell.maps.indptr.size - 1, -1, np.int32)
     weights[row[own]] = own
     return weights
+
+
+def _entries(cell: Cell, abreast: int) -> NDArray[np.int64]:
+    """Return the length of each unit's traces, (units,)."""
+    carried, indptr, n_maps = (
+        np.diff(cell.kind.partials.map_indptr),
+        cell.maps.indptr,
+        len(cell.kind.maps),
+    )
+    if abreast == 1 and cell.kind.components == 1 and (carried == 1).all():
+        return _padded(np.diff(indptr[::n_maps]))
+    lengths = np.diff(indptr)
+    rows = (_padded(lengths) if abreast == 1 else lengths * abreast) * np.tile(carried, cell.units)
+    return rows.reshape(cell.units, n_maps).sum(axis=1)
 
 
 def _padded(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

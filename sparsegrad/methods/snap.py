@@ -13,7 +13,7 @@ from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.influence import Influence
 from sparsegrad.kernels.snap import Numbers, run_snap
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
-from sparsegrad.methods.engine import Outcome
+from sparsegrad.methods.engine import Layout, Outcome
 from sparsegrad.methods.rflo import TraceEngine, own_weights
 from sparsegrad.pattern import ReachPattern, reach
 
@@ -49,7 +49,7 @@ class SnAp:
     ) -> "TraceEngine | InfluenceEngine":
         """Prepare the method for a cell, a batch and at most so many threads."""
         if self.n == 1:
-            return TraceEngine(cell, batch, own_weights(cell))
+            return TraceEngine(cell, batch, own_weights(cell), threads)
         return _prepare(cell, self.n, batch, threads)
 
 
@@ -80,6 +80,7 @@ class InfluenceEngine:
     def __init__(self, cell: Cell, pattern: ReachPattern, batch: int, threads: int | None) -> None:
         self.cell = cell
         self.pattern = pattern
+        self.layout = Layout(cell, batch, False, True, threads)
         # The compiled loop holds the parallel kernel. Numba starts its threads when it compiles or
         # loads that kernel itself, not when it loads a loop around it: without this a loop out of
         # the cache crashes, on one thread too.

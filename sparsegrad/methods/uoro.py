@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.uoro import RankOne, run_uoro
-from sparsegrad.methods.engine import Outcome
+from sparsegrad.methods.engine import Layout, Outcome
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class UORO:
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> "RankOneEngine":
         """Prepare the method for a cell, a batch and at most so many threads."""
-        return RankOneEngine(cell, batch, self.seed)
+        return RankOneEngine(cell, batch, self.seed, threads)
 
 
 class RankOneEngine:
@@ -40,10 +40,13 @@ class RankOneEngine:
         Streams.
     seed : int
         Seed of the signs.
+    threads : int, optional
+        At most so many threads; default Numba's number.
     """
 
-    def __init__(self, cell: Cell, batch: int, seed: int) -> None:
+    def __init__(self, cell: Cell, batch: int, seed: int, threads: int | None) -> None:
         self.cell = cell
+        self.layout = Layout(cell, batch, False, True, threads)
         self.seed = seed
         shape, weights, dtype = (cell.kind.components, cell.units), cell.weights.size, cell.dtype
         # an odd number is never 0, the one state in which the generator would stay
@@ -68,7 +71,9 @@ class RankOneEngine:
 
     def fresh(self) -> "RankOneEngine":
         """Return an engine for the same cell at the start of its sequences, with the same seed."""
-        return RankOneEngine(self.cell, self.estimate.right.shape[0], self.seed)
+        return RankOneEngine(
+            self.cell, self.estimate.right.shape[0], self.seed, self.layout.threads
+        )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is carried from step to step."""

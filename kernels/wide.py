@@ -1,0 +1,237 @@
+"""Streams side by side, one in each lane of a vector: the kernels of a batch.
+
+One load of a weight and of its index serves all streams of a vector, and nothing is gathered. An
+array holds a number per stream where that of a single stream holds one: unit u of the stream in
+lane l is column u lanes + l. `apply_rows`, `trace_unit` and `pull_rows` are the kernels for one
+stream; the equations stand there.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from .cells import Maps, Partials
+from .simd import (
+    add_products,
+    fma,
+    index,
+    lanes,
+    load,
+    pointer,
+    put,
+    splat,
+    store,
+    total,
+    value,
+    zero,
+)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def add_product(a: Any, i: int, x: Any, p: Any) -> None:
+    """Add ``x · p`` to ``a[i]``."""
+    put(a, i, value(a, i) + total(x * p))
+
+
+@njit(cache=True, nogil=True)
+def apply_rows_wide(
+    first: int,
+    last: int,  # units
+    maps: Maps,  # in
+    sources: NDArray[np.floating],  # (sources * lanes,)    in   z
+    pre: NDArray[np.floating],  # (maps, units * lanes)     out
+) -> None:
+    """Form a_g <- W_g h + U_g x + b_g of some units."""
+    indptr, indices = pointer(maps.indptr, 0), pointer(maps.indices, 0)
+    weights, z, a = pointer(maps.weights, 0), pointer(sources, 0), pointer(pre, 0)
+    n_maps, columns = pre.shape
+    n = lanes(z)
+    for u in range(first, last):
+        for g in range(n_maps):
+            w, end = index(indptr, u * n_maps + g), index(indptr, u * n_maps + g + 1)
+            partial = zero(z)
+            while w < end:
+                partial = fma(splat(weights, w), load(z, index(indices, w) * n), partial)
+                w += 1
+            store(a, g * columns + u * n, partial)
+
+
+@njit(cache=True, nogil=True)
+def _pull(w: int, n: int, d: Any, weights: Any, indices: Any, z: Any, before: Any) -> Any:
+    """Add weight w's part of Dᵀ λ; return its source."""
+    source = index(indices, w) * n
+    store(before, source, fma(splat(weights, w), d, load(before, source)))
+    return load(z, source)
+
+
+@njit(cache=True, nogil=True)
+def pull_rows_wide(
+    first: int,
+    last: int,  # units
+    maps: Maps,  # in
+    partials: Partials,  # in
+    sources: NDArray[np.floating],  # (sources * lanes,)        in   z
+    d_pre: NDArray[np.floating],  # (C, maps, units * lanes)    in
+    adjoint: NDArray[np.floating],  # (C, units * lanes)        in   λ
+    h_before: NDArray[np.floating],  # (units * lanes,)         in/out
+    grad: NDArray[np.floating],  # (weights,)                   in/out
+) -> None:
+    """Add the part of some units: grad += Iᵀ λ and h_before += Σ_g W_gᵀ ∂s'/∂a_g λ."""
+    indptr, indices = pointer(maps.indptr, 0), pointer(maps.indices, 0)
+    recurrent_end, weights = pointer(maps.recurrent_end, 0), pointer(maps.weights, 0)
+    z, slopes, later = pointer(sources, 0), pointer(d_pre, 0), pointer(adjoint, 0)
+    before, out = pointer(h_before, 0), pointer(grad, 0)
+    n_maps, columns = d_pre.shape[1:]
+    n = lanes(z)
+    for u in range(first, last):
+        for g in range(n_maps):
+            d = zero(z)
+            for q in range(partials.map_indptr[g], partials.map_indptr[g + 1]):
+                c = partials.map_components[q]
+                slope = load(slopes, (c * n_maps + g) * columns + u * n)
+                d = fma(slope, load(later, c * columns + u * n), d)
+            row = u * n_maps + g
+            w, end = index(indptr, row), index(recurrent_end, row)
+            while w + 4 <= end:
+                add_products(
+                    out, w, d,
+                    _pull(w, n, d, weights, indices, z, before),
+                    _pull(w + 1, n, d, weights, indices, z, before),
+                    _pull(w + 2, n, d, weights, indices, z, before),
+                    _pull(w + 3, n, d, weights, indices, z, before),
+                )  # fmt: skip
+                w += 4
+            while w < end:
+                add_product(out, w, d, _pull(w, n, d, weights, indices, z, before))
+                w += 1
+            end = index(indptr, row + 1)
+            while w + 4 <= end:
+                add_products(
+                    out, w, d,
+                    load(z, index(indices, w) * n),
+                    load(z, index(indices, w + 1) * n),
+                    load(z, index(indices, w + 2) * n),
+                    load(z, index(indices, w + 3) * n),
+                )  # fmt: skip
+                w += 4
+            while w < end:
+                add_product(out, w, d, load(z, index(indices, w) * n))
+                w += 1
+
+
+@njit(cache=True, nogil=True)
+def _follow(w: int, to: int, keep: Any, slope: Any, indices: Any, z: Any, traces: Any) -> Any:
+    """Update the trace of weight w, at `to`, and return it."""
+    drive = slope * load(z, index(indices, w) * lanes(z))
+    new = fma(keep, load(traces, to), drive)
+    store(traces, to, new)
+    return new
+
+
+@njit(cache=True, nogil=True)
+def trace_row_wide(
+    w: int,
+    end: int,  # weights
+    to: int,  # where the traces of weight w begin
+    keep: Any,  # vector    in    the component's entry of B_u
+    slope: Any,  # vector    in    ∂s'_c/∂a_g
+    delta: Any,  # vector    in    δ
+    indices: Any,  # pointer  in
+    z: Any,  # pointer  in
+    traces: Any,  # pointer  in/out
+    grad: Any,  # pointer  in/out
+) -> None:
+    """Update the traces of a row whose map touches one component, and add their gradient."""
+    n = lanes(z)
+    while w + 4 <= end:
+        add_products(
+            grad, w, delta,
+            _follow(w, to, keep, slope, indices, z, traces),
+            _follow(w + 1, to + n, keep, slope, indices, z, traces),
+            _follow(w + 2, to + 2 * n, keep, slope, indices, z, traces),
+            _follow(w + 3, to + 3 * n, keep, slope, indices, z, traces),
+        )  # fmt: skip
+        w, to = w + 4, to + 4 * n
+    while w < end:
+        add_product(grad, w, delta, _follow(w, to, keep, slope, indices, z, traces))
+        w, to = w + 1, to + n
+
+
+@njit(cache=True, nogil=True)
+def _follow_two(w: int, to: int, keep: Any, slopes: Any, indices: Any, z: Any, traces: Any) -> Any:
+    """Update both traces of weight w, at `to`, and return the first."""
+    n = lanes(z)
+    source, h, c = load(z, index(indices, w) * n), load(traces, to), load(traces, to + n)
+    new_h = fma(keep[0], h, fma(keep[1], c, slopes[0] * source))
+    new_c = fma(keep[2], h, fma(keep[3], c, slopes[1] * source))
+    store(traces, to, new_h)
+    store(traces, to + n, new_c)
+    return new_h
+
+
+@njit(cache=True, nogil=True)
+def trace_row_of_two_wide(
+    w: int,
+    end: int,  # weights
+    to: int,  # where the traces of weight w begin
+    keep: Any,  # vectors   in    B_u, row by row
+    slopes: Any,  # vectors   in    ∂s'/∂a_g
+    delta: Any,  # vector    in    δ of component 0, the only one that has any
+    indices: Any,  # pointer  in
+    z: Any,  # pointer  in
+    traces: Any,  # pointer  in/out
+    grad: Any,  # pointer  in/out
+) -> None:
+    """Do the same for a row whose map touches both components of a cell, as most of an LSTM."""
+    n = lanes(z)
+    while w + 4 <= end:
+        add_products(
+            grad, w, delta,
+            _follow_two(w, to, keep, slopes, indices, z, traces),
+            _follow_two(w + 1, to + 2 * n, keep, slopes, indices, z, traces),
+            _follow_two(w + 2, to + 4 * n, keep, slopes, indices, z, traces),
+            _follow_two(w + 3, to + 6 * n, keep, slopes, indices, z, traces),
+        )  # fmt: skip
+        w, to = w + 4, to + 8 * n
+    while w < end:
+        add_product(grad, w, delta, _follow_two(w, to, keep, slopes, indices, z, traces))
+        w, to = w + 1, to + 2 * n
+
+
+@njit(cache=True, nogil=True)
+def trace_block_wide(
+    w: int,
+    end: int,  # weights
+    to: int,  # where the traces of weight w begin, component after component
+    which: Any,  # pointer  in    the components that the row's map touches
+    count: int,
+    keep: Any,  # pointer  in    B_u, `block` from entry to entry
+    block: int,
+    components: int,
+    slopes: Any,  # pointer  in    ∂s'/∂a_g, `across` from component to component
+    across: int,
+    delta: Any,  # vector   in    δ of component 0, the only one that has any
+    indices: Any,  # pointer  in
+    z: Any,  # pointer  in
+    traces: Any,  # pointer  in/out
+    grad: Any,  # pointer  in/out
+    old: Any,  # pointer  scratch
+) -> None:
+    """Do the same for a row whose map touches any number of components."""
+    n = lanes(z)
+    while w < end:
+        source = load(z, index(indices, w) * n)
+        for q in range(count):
+            store(old, q * n, load(traces, to + q * n))
+        for q in range(count):
+            c = index(which, q)
+            new = load(slopes, c * across) * source
+            for r in range(count):
+                own = load(keep, (c * components + index(which, r)) * block)
+                new = fma(own, load(old, r * n), new)
+            store(traces, to + q * n, new)
+            if c == 0:
+                add_product(grad, w, delta, new)
+        w, to = w + 1, to + count * n
