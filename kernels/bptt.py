@@ -17,10 +17,11 @@ from .steps import (
     FINE,
     Chunk,
     Learner,
+    Steps,
     Streams,
     clear_stream,
-    copy,
     finish,
+    hold,
     observe,
     signal,
 )  # fmt: skip
@@ -31,11 +32,7 @@ class History(NamedTuple):
     """What the backward pass needs of each step of a window, in the groups of `Streams`."""
 
     filled: NDArray[np.int64]  # (1,) steps held
-    sources: NDArray[np.floating]  # (window, groups, sources)
-    d_state: NDArray[np.floating]  # (window, groups, C, C, units)
-    d_pre: NDArray[np.floating]  # (window, groups, C, maps, units)
-    state_grad: NDArray[np.floating]  # (window, groups, C * units)
-    resets: NDArray[np.bool_]  # (window, B)
+    steps: Steps
     adjoint: NDArray[np.floating]  # (2, groups, C, units)        scratch, λ
     h_before: NDArray[np.floating]  # (parts, groups, units)      scratch, Dᵀ λ by part of the units
 
@@ -77,23 +74,23 @@ def unroll(
     grad: NDArray[np.floating],  # (weights,)  in/out
 ) -> None:
     """Go back through the steps held and add their gradient."""
-    adjoint, before = history.adjoint[0], history.adjoint[1]
-    batch = history.resets.shape[1]
+    steps, adjoint, before = history.steps, history.adjoint[0], history.adjoint[1]
+    batch = steps.resets.shape[1]
     adjoint[:] = 0
     for t in range(history.filled[0] - 1, -1, -1):
-        add_to(history.state_grad[t].ravel(), adjoint.ravel())
+        add_to(steps.state_grad[t].ravel(), adjoint.ravel())
         for part in range(parts.size - 1):
             pull_part(
-                part, parts, abreast, maps, partials, history.sources[t], history.d_pre[t], adjoint,
+                part, parts, abreast, maps, partials, steps.sources[t], steps.d_pre[t], adjoint,
                 history.h_before[part], grad,
             )  # fmt: skip
         for g in range(adjoint.shape[0]):
-            pull_states(partials, history.d_state[t, g], adjoint[g], before[g])
+            pull_states(partials, steps.d_state[t, g], adjoint[g], before[g])
             for part in range(parts.size - 1):
                 add_to(history.h_before[part, g], before[g, 0])
         adjoint, before = before, adjoint
         for place in range(adjoint.shape[0] * abreast):
-            if history.resets[t, min(place, batch - 1)]:
+            if steps.resets[t, min(place, batch - 1)]:
                 clear_stream(adjoint[place // abreast].ravel(), abreast, place % abreast)
     history.filled[0] = 0
 
@@ -124,19 +121,14 @@ def run_bptt(
     partials = borrow(partials)
     history = borrow(history)
     for t in range(chunk.xs.shape[0]):
-        fault, b = observe(update, learner, chunk, t, streams)
+        now = hold(chunk, t, streams, history.steps, history.filled[0])
+        fault, b = observe(update, learner, chunk, t, now)
         if fault != FINE:
             return t, fault, b
-        signal(learner, chunk, t, streams)
-        now = history.filled[0]
-        copy(streams.sources.ravel(), history.sources[now].ravel())
-        copy(streams.d_state.ravel(), history.d_state[now].ravel())
-        copy(streams.d_pre.ravel(), history.d_pre[now].ravel())
-        copy(streams.state_grad.ravel(), history.state_grad[now].ravel())
-        copy(chunk.resets[t], history.resets[now])
-        history.filled[0] = now + 1
-        if history.filled[0] == history.sources.shape[0]:
+        signal(learner, chunk, t, now)
+        history.filled[0] += 1
+        if history.filled[0] == history.steps.sources.shape[0]:
             unroll(streams.abreast, learner.parts, learner.maps, partials, history, learner.grad)
-        if not finish(learner, streams):
+        if not finish(learner, now):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

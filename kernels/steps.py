@@ -57,6 +57,17 @@ class Streams(NamedTuple):
     since: NDArray[np.int64]  # (1,) steps since the last update
 
 
+class Steps(NamedTuple):
+    """What a method that takes several steps at once keeps of each; otherwise as in `Streams`."""
+
+    sources: NDArray[np.floating]  # (held, groups, units + inputs + 1)
+    gathered: NDArray[np.floating]  # (held, groups, weights + SLACK) or (held, groups, 0)
+    d_state: NDArray[np.floating]  # (held, groups, C, C, units)
+    d_pre: NDArray[np.floating]  # (held, groups, C, maps, units)
+    state_grad: NDArray[np.floating]  # (held, groups, C * units)
+    resets: NDArray[np.bool_]  # (held, B)
+
+
 class Learner(NamedTuple):
     """What is learned, and how the gradient is spent."""
 
@@ -71,6 +82,24 @@ class Learner(NamedTuple):
     grad: NDArray[np.floating]  # (weights,) + SLACK, for what vectors spill: always 0
     readout_grad: Readout
     readout_grad_flat: NDArray[np.floating]  # (readout,)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def hold(
+    chunk: Chunk,  # in
+    t: int,
+    streams: Streams,  # in
+    steps: Steps,  # out
+    k: int,
+) -> Streams:
+    """Return the streams such that step t of a chunk writes what is kept into place k."""
+    copy(chunk.resets[t], steps.resets[k])
+    s = streams
+    return Streams(
+        s.abreast, s.state, s.old_state, s.new_state, steps.sources[k], steps.gathered[k], s.pre,
+        steps.d_state[k], steps.d_pre[k], s.features, s.error, s.feature_grad, s.y,
+        steps.state_grad[k], s.since,
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)

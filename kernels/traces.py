@@ -21,31 +21,9 @@ from numpy.typing import NDArray
 
 from .borrow import borrow
 from .cells import Maps, Partials
-from .simd import (
-    fill,
-    fma,
-    index,
-    lanes,
-    load,
-    pointer,
-    put,
-    splat,
-    store,
-    value,
-    zero,
-)  # fmt: skip
-from .steps import (
-    BAD_GRADIENT,
-    FINE,
-    Chunk,
-    Learner,
-    Streams,
-    clear_stream,
-    finish,
-    observe,
-    signal,
-)  # fmt: skip
-from .wide import trace_block_wide, trace_row_of_two_wide, trace_row_wide
+from .simd import fill, fma, index, lanes, load, pointer, put, splat, store, value, zero
+from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Steps, Streams, finish, hold, observe, signal
+from .traces_wide import HELD, trace_units_wide
 
 
 class Traces(NamedTuple):
@@ -54,10 +32,11 @@ class Traces(NamedTuple):
     own_weight: NDArray[np.int32]  # (units * maps,)  weight of a unit on itself, or -1: not kept
     starts: NDArray[np.int64]  # (units + 1,)         where the traces of each unit begin
     traces: NDArray[np.floating]  # (groups, size)
-    blocks: NDArray[np.floating]  # (C, C, units * abreast)   scratch, B_u
-    drive: NDArray[np.floating]  # (parts, padded fan-in)   scratch, I of a unit
-    old: NDArray[np.floating]  # (parts, C * padded fan-in)  scratch
-    own_grad: NDArray[np.floating]  # (parts, padded fan-in)  scratch, gradient of a unit
+    steps: Steps  # HELD of them
+    blocks: NDArray[np.floating]  # (HELD, C, C, units * abreast)    scratch, B_u
+    drive: NDArray[np.floating]  # (parts, HELD * padded fan-in)     scratch, I of a unit
+    old: NDArray[np.floating]  # (parts, C * padded fan-in)          scratch
+    own_grad: NDArray[np.floating]  # (parts, padded fan-in)         scratch, gradient of a unit
 
 
 @njit(cache=True, nogil=True)
@@ -70,9 +49,11 @@ def own_blocks(
     own_weight: NDArray[np.int32],  # (units * maps,)           in
     d_state: NDArray[np.floating],  # (C, C, units * abreast)     in
     d_pre: NDArray[np.floating],  # (C, maps, units * abreast)    in
+    resets: NDArray[np.bool_],  # (B,)                            in
+    first_stream: int,  # of the group
     blocks: NDArray[np.floating],  # (C, C, units * abreast)      out  B_u
 ) -> None:
-    """Form the block of D that leads from each unit to itself."""
+    """Form the block of D that leads from each unit to itself, 0 where a sequence begins."""
     n_maps = d_pre.shape[1]
     begin, end = first * abreast, last * abreast
     blocks[:, :, begin:end] = 0
@@ -88,6 +69,10 @@ def own_blocks(
                     c = partials.map_components[q]
                     for i in range(u * abreast, u * abreast + abreast):
                         blocks[c, 0, i] += d_pre[c, g, i] * maps.weights[w]
+    for lane in range(abreast):
+        if resets[min(first_stream + lane, resets.size - 1)]:
+            for i in range(begin + lane, end, abreast):
+                blocks[:, :, i] = 0
 
 
 # One unit of a cell with one component: all its rows at once.
@@ -99,12 +84,41 @@ def _unit(
     delta: Any,  # vector  in      δ
     drive: Any,  # pointer  in     I
     traces: Any,  # pointer  in/out
-    grad: Any,  # pointer  out     of its own weights
+    grad: Any,  # pointer  in/out  of its own weights
 ) -> None:
     for e in range(0, pitch, lanes(traces)):
         new = fma(keep, load(traces, to + e), load(drive, e))
         store(traces, to + e, new)
-        store(grad, e, delta * new)
+        store(grad, e, fma(delta, new, load(grad, e)))
+
+
+# The same for the held steps at once.
+@njit(cache=True, nogil=True)
+def _unit_steps(
+    pitch: int,
+    to: int,  # where its traces begin
+    keep: Any,  # vectors  in      B_u, step by step
+    delta: Any,  # vectors  in     δ
+    drive: Any,  # pointer  in     I, `stride` from step to step
+    stride: int,
+    traces: Any,  # pointer  in/out
+    grad: Any,  # pointer  out     of its own weights
+) -> None:
+    for e in range(0, pitch, lanes(traces)):
+        j0 = fma(keep[0], load(traces, to + e), load(drive, e))
+        j1 = fma(keep[1], j0, load(drive, e + stride))
+        j2 = fma(keep[2], j1, load(drive, e + 2 * stride))
+        j3 = fma(keep[3], j2, load(drive, e + 3 * stride))
+        store(traces, to + e, j3)
+        store(grad, e, fma(delta[3], j3, fma(delta[2], j2, fma(delta[1], j1, delta[0] * j0))))
+
+
+@njit(cache=True, nogil=True)
+def _splats(a: Any, first: int, stride: int) -> Any:
+    return (
+        splat(a, first), splat(a, first + stride), splat(a, first + 2 * stride),
+        splat(a, first + 3 * stride),
+    )  # fmt: skip
 
 
 # One row of the maps under both components of a cell, h and c.
@@ -121,14 +135,14 @@ def _row_of_two(
     delta: Any,  # vector  in       δ
     source: Any,  # pointer  in     sources of its weights, then zeros
     traces: Any,  # pointer  in/out
-    grad: Any,  # pointer  out      of its own weights
+    grad: Any,  # pointer  in/out   of its own weights
 ) -> None:
     for e in range(0, pitch, lanes(traces)):
         z, h, c = load(source, e), load(traces, to + e), load(traces, to + pitch + e)
         new_h = fma(keep_hh, h, fma(keep_hc, c, slope_h * z))
         store(traces, to + e, new_h)
         store(traces, to + pitch + e, fma(keep_ch, h, fma(keep_cc, c, slope_c * z)))
-        store(grad, e, delta * new_h)
+        store(grad, e, fma(delta, new_h, load(grad, e)))
 
 
 # One row of the maps, component after component, each `pitch` long. Of δ only component 0 has any.
@@ -146,7 +160,7 @@ def _row(
     delta: Any,  # vector  in       δ
     source: Any,  # pointer  in     sources of its weights, then zeros
     traces: Any,  # pointer  in/out
-    grad: Any,  # pointer  out      of its own weights
+    grad: Any,  # pointer  in/out   of its own weights
     old: Any,  # pointer  scratch
 ) -> None:
     n = lanes(traces)
@@ -169,62 +183,80 @@ def _row(
                 new = fma(own, load(old, r * pitch + e), new)
             store(traces, to + q * pitch + e, new)
             if c == 0:
-                store(grad, e, delta * new)
+                store(grad, e, fma(delta, new, load(grad, e)))
 
 
 @njit(cache=True, nogil=True)
-def _trace_units(
+def trace_units(
     first: int,
     last: int,  # units
+    group: int,
+    held: int,  # steps
     maps: Maps,  # in
     partials: Partials,  # in
-    gathered: NDArray[np.floating],  # (weights,) + SLACK    in   source of each weight
-    d_pre: NDArray[np.floating],  # (C, maps, units)         in
-    state_grad: NDArray[np.floating],  # (C * units,)        in
+    steps: Steps,  # in
+    blocks: NDArray[np.floating],  # (HELD, C, C, units)     in   B_u
     starts: NDArray[np.int64],  # (units + 1,)               in
     traces: NDArray[np.floating],  # (size,)                 in/out
     grad: NDArray[np.floating],  # (weights,)                in/out
-    blocks: NDArray[np.floating],  # (C, C, units)           in
-    drive: NDArray[np.floating],  # (padded fan-in,)         scratch
+    drive: NDArray[np.floating],  # (HELD * padded fan-in,)  scratch
     old: NDArray[np.floating],  # (C * padded fan-in,)       scratch
     own_grad: NDArray[np.floating],  # (padded fan-in,)      scratch
 ) -> None:
-    components, n_maps, units = d_pre.shape
+    """Take the traces of some units through the steps held, and add their gradient."""
+    groups, components, n_maps, units = steps.d_pre.shape[1:]
     whole = components == 1 and partials.map_components.size == n_maps
     one, indptr = drive.dtype.type(1), pointer(maps.indptr, 0)
-    z, source, own = pointer(gathered, 0), pointer(drive, 0), pointer(own_grad, 0)
-    out, trace, slopes = pointer(grad, 0), pointer(traces, 0), pointer(d_pre, 0)
-    n = lanes(z)
+    source, own = pointer(drive, 0), pointer(own_grad, 0)
+    out, trace = pointer(grad, 0), pointer(traces, 0)
+    block, d_block = components * components * units, groups * components * n_maps * units
+    d_width, stride = groups * components * units, drive.size // HELD
+    n = lanes(out)
     for u in range(first, last):
-        begin, length = index(indptr, u * n_maps), index(indptr, u * n_maps + n_maps)
-        length -= begin
-        delta = splat(pointer(state_grad, 0), u)
+        begin = index(indptr, u * n_maps)
+        length = index(indptr, u * n_maps + n_maps) - begin
+        delta = pointer(steps.state_grad, group * components * units + u)
+        for e in range(0, length, n):
+            store(own, e, zero(own))
         to = starts[u]
         for g in range(n_maps):
-            row = u * n_maps + g
-            start, stop = index(indptr, row), index(indptr, row + 1)
-            at = start - begin if whole else 0
-            slope = fill(z, value(slopes, g * units + u) if whole else one)
-            for w in range(start, stop, n):  # ascending: what spills over is overwritten
-                store(source, at + w - start, slope * load(z, w))
-            if whole:
-                continue
-            store(source, stop - start, zero(z))  # so that padding stays 0
+            start, stop = index(indptr, u * n_maps + g), index(indptr, u * n_maps + g + 1)
             pitch = (stop - start + n - 1) // n * n
             which = partials.map_indptr[g]
             count = partials.map_indptr[g + 1] - which
-            for e in range(0, pitch, n):  # for a map that does not touch component 0
-                store(own, start - begin + e, zero(z))
-            _row(
-                pitch, to, pointer(partials.map_components, which), count, pointer(blocks, u),
-                units, components, pointer(d_pre, g * units + u), n_maps * units, delta, source,
-                trace, pointer(own_grad, start - begin), pointer(old, 0),
-            )  # fmt: skip
+            slopes = (group * components * n_maps + g) * units + u
+            for k in range(held):
+                z = pointer(steps.gathered, (k * groups + group) * steps.gathered.shape[2])
+                d = value(pointer(steps.d_pre, 0), slopes + k * d_block) if whole else one
+                at = k * stride + start - begin if whole else 0
+                slope = fill(z, d)
+                for w in range(start, stop, n):  # ascending: what spills over is overwritten
+                    store(source, at + w - start, slope * load(z, w))
+                if not whole:
+                    store(source, stop - start, zero(z))  # so that padding stays 0
+                    _row(
+                        pitch, to, pointer(partials.map_components, which), count,
+                        pointer(blocks, k * block + u), units, components,
+                        pointer(steps.d_pre, slopes + k * d_block), n_maps * units,
+                        splat(delta, k * d_width), source, trace,
+                        pointer(own_grad, start - begin), pointer(old, 0),
+                    )  # fmt: skip
             to += count * pitch
         if whole:
-            store(source, length, zero(z))
-            pitch = (length + n - 1) // n * n
-            _unit(pitch, to, splat(pointer(blocks, 0), u), delta, source, trace, own)
+            to, pitch, keep = starts[u], (length + n - 1) // n * n, pointer(blocks, u)
+            for k in range(held):
+                store(source, k * stride + length, zero(own))
+            if held == HELD:
+                _unit_steps(
+                    pitch, to, _splats(keep, 0, block), _splats(delta, 0, d_width), source, stride,
+                    trace, own,
+                )  # fmt: skip
+            else:
+                for k in range(held):
+                    _unit(
+                        pitch, to, splat(keep, k * block), splat(delta, k * d_width),
+                        pointer(drive, k * stride), trace, own,
+                    )  # fmt: skip
         e = 0
         while e + n <= length:
             store(out, begin + e, load(out, begin + e) + load(own, e))
@@ -235,83 +267,51 @@ def _trace_units(
 
 
 @njit(cache=True, nogil=True)
-def _trace_units_wide(
-    first: int,
-    last: int,  # units
-    maps: Maps,  # in
-    partials: Partials,  # in
-    sources: NDArray[np.floating],  # (sources * lanes,)          in
-    d_pre: NDArray[np.floating],  # (C, maps, units * lanes)      in
-    state_grad: NDArray[np.floating],  # (C * units * lanes,)     in
-    starts: NDArray[np.int64],  # (units + 1,)                    in
-    traces: NDArray[np.floating],  # (size,)                      in/out
-    grad: NDArray[np.floating],  # (weights,)                     in/out
-    blocks: NDArray[np.floating],  # (C, C, units * lanes)        in
-    old: NDArray[np.floating],  # (C * lanes,) or more            scratch
-) -> None:
-    components, n_maps, columns = d_pre.shape
-    indptr, indices = pointer(maps.indptr, 0), pointer(maps.indices, 0)
-    z, out, trace = pointer(sources, 0), pointer(grad, 0), pointer(traces, 0)
-    n = lanes(z)
-    for u in range(first, last):
-        to = starts[u]
-        for g in range(n_maps):
-            w, end = index(indptr, u * n_maps + g), index(indptr, u * n_maps + g + 1)
-            which = partials.map_indptr[g]
-            count = partials.map_indptr[g + 1] - which
-            delta = load(pointer(state_grad, 0), u * n)
-            slopes = pointer(d_pre, g * columns + u * n)
-            keep = pointer(blocks, u * n)
-            if count == 1:
-                c = partials.map_components[which]
-                trace_row_wide(
-                    w, end, to, load(keep, c * (components + 1) * columns),
-                    load(slopes, c * n_maps * columns), delta if c == 0 else zero(z), indices, z,
-                    trace, out,
-                )  # fmt: skip
-            elif count == 2 and components == 2:
-                both, across = components * columns, n_maps * columns
-                trace_row_of_two_wide(
-                    w, end, to,
-                    (load(keep, 0), load(keep, columns), load(keep, both),
-                     load(keep, both + columns)),
-                    (load(slopes, 0), load(slopes, across)), delta, indices, z, trace, out,
-                )  # fmt: skip
-            else:
-                trace_block_wide(
-                    w, end, to, pointer(partials.map_components, which), count, keep, columns,
-                    components, slopes, n_maps * columns, delta, indices, z, trace, out,
-                    pointer(old, 0),
-                )  # fmt: skip
-            to += count * n * (end - w)
-
-
-@njit(cache=True, nogil=True)
 def trace_part(
     part: int,
     parts: NDArray[np.int64],  # (parts + 1,)                  in
+    abreast: int,
+    held: int,  # steps
     maps: Maps,  # in
     partials: Partials,  # in
-    streams: Streams,  # in
     traces: Traces,  # in/out
     grad: NDArray[np.floating],  # (weights,)                  in/out
 ) -> None:
-    """Update the traces of a part of the units, for all streams, and add their gradient."""
+    """Take a part of the units through the steps held, for all streams."""
     first, last = parts[part], parts[part + 1]
-    t, s = traces, streams
-    for g in range(s.d_pre.shape[0]):
-        own_blocks(
-            first, last, s.abreast, maps, partials, t.own_weight, s.d_state[g], s.d_pre[g], t.blocks
-        )
-        if s.abreast == 1:
-            _trace_units(
-                first, last, maps, partials, s.gathered[g], s.d_pre[g], s.state_grad[g], t.starts,
-                t.traces[g], grad, t.blocks, t.drive[part], t.old[part], t.own_grad[part],
+    t, s = traces, traces.steps
+    for g in range(t.traces.shape[0]):
+        for k in range(held):
+            own_blocks(
+                first, last, abreast, maps, partials, t.own_weight, s.d_state[k, g], s.d_pre[k, g],
+                s.resets[k], g * abreast, t.blocks[k],
+            )  # fmt: skip
+        if abreast == 1:
+            trace_units(
+                first, last, g, held, maps, partials, s, t.blocks, t.starts, t.traces[g], grad,
+                t.drive[part], t.old[part], t.own_grad[part],
             )  # fmt: skip
         else:
-            _trace_units_wide(
-                first, last, maps, partials, s.sources[g], s.d_pre[g], s.state_grad[g], t.starts,
-                t.traces[g], grad, t.blocks, t.old[part],
+            trace_units_wide(
+                first, last, g, held, maps, partials, s, t.blocks, t.starts, t.traces[g], grad,
+                t.old[part],
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def follow(
+    held: int,  # steps
+    learner: Learner,  # in; grad in/out
+    partials: Partials,  # in
+    streams: Streams,  # in
+    traces: Traces,  # in/out
+) -> None:
+    """Take all traces through the steps held, and add their gradient."""
+    if held > 0:
+        for part in range(learner.parts.size - 1):
+            trace_part(
+                part, learner.parts, streams.abreast, held, learner.maps, partials, traces,
+                learner.grad,
             )  # fmt: skip
 
 
@@ -330,17 +330,19 @@ def run_traces(
     chunk = borrow(chunk)
     streams = borrow(streams)
     traces = borrow(traces)
+    held = 0
     for t in range(chunk.xs.shape[0]):
-        fault, b = observe(update, learner, chunk, t, streams)
+        now = hold(chunk, t, streams, traces.steps, held)
+        fault, b = observe(update, learner, chunk, t, now)
         if fault != FINE:
+            follow(held, learner, partials, streams, traces)
             return t, fault, b
-        signal(learner, chunk, t, streams)
-        for place in range(traces.traces.shape[0] * streams.abreast):
-            if chunk.resets[t, min(place, chunk.xs.shape[1] - 1)]:
-                group, lane = place // streams.abreast, place % streams.abreast
-                clear_stream(traces.traces[group], streams.abreast, lane)
-        for part in range(learner.parts.size - 1):
-            trace_part(part, learner.parts, learner.maps, partials, streams, traces, learner.grad)
-        if not finish(learner, streams):
+        signal(learner, chunk, t, now)
+        held += 1
+        updates = streams.since[0] + 1 == learner.update_every
+        if held == HELD or updates or t + 1 == chunk.xs.shape[0]:
+            follow(held, learner, partials, streams, traces)
+            held = 0
+        if not finish(learner, now):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

@@ -346,24 +346,22 @@ class OnlineLearner:
         components, n_maps = cell.kind.components, len(cell.kind.maps)
         groups, abreast = layout.groups, layout.abreast
         units, width = cell.units * abreast, parameters.features * abreast
-        sources = aligned_zeros((groups, units + (cell.inputs + 1) * abreast), dtype)
-        sources[:, -abreast:] = 1
-        kept = cell.weights.size + SLACK if layout.gathers else 0
+        step = layout.steps(cell, self.batch, 1)
         return kernels.Streams(
             abreast=abreast,
             state=aligned_zeros((groups, components, units), dtype),
             old_state=aligned_zeros((groups, components, units), dtype),
             new_state=aligned_zeros((groups, components, units), dtype),
-            sources=sources,
-            gathered=aligned_zeros((groups, kept), dtype),
+            sources=step.sources[0],
+            gathered=step.gathered[0],
             pre=aligned_zeros((groups, n_maps, units), dtype),
-            d_state=aligned_zeros((groups, components, components, units), dtype),
-            d_pre=aligned_zeros((groups, components, n_maps, units), dtype),
+            d_state=step.d_state[0],
+            d_pre=step.d_pre[0],
             features=aligned_zeros((groups, width), dtype),
             error=aligned_zeros((groups, parameters.outputs * abreast), dtype),
             feature_grad=aligned_zeros((width,), dtype),
             y=np.zeros(parameters.outputs, dtype),
-            state_grad=aligned_zeros((groups, components * units), dtype),
+            state_grad=step.state_grad[0],
             since=np.zeros(1, np.int64),
         )
 

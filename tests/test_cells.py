@@ -267,3 +267,26 @@ def test_tanh_is_accurate_over_its_whole_range(dtype: str, tolerance: float) -> 
     x[:] = np.nan
     rnn_tanh(y, x[None], y, slope, slope)
     assert np.isnan(y).all()
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_whole_vectors_of_columns_equal_columns_one_by_one(cls: type[Cell]) -> None:
+    kind = cls(3, 21).kind
+    c, g = kind.components, len(kind.maps)
+    rng = np.random.default_rng(0)
+    state, pre = rng.standard_normal((c, 21)), rng.standard_normal((g, 21))
+    for dtype, tolerance in (("float32", 1e-6), ("float64", 1e-14)):
+        whole = [np.zeros(shape, dtype) for shape in ((c, 21), (c, c, 21), (c, g, 21))]
+        kind.update(state.astype(dtype), pre.astype(dtype), *whole)
+        for i in range(21):
+            one = [np.zeros((*a.shape[:-1], 1), dtype) for a in whole]
+            column = slice(i, i + 1)
+            kind.update(
+                state[:, column].astype(dtype, order="C"),
+                pre[:, column].astype(dtype, order="C"),
+                *one,
+            )
+            for together, alone in zip(whole, one, strict=True):
+                np.testing.assert_allclose(
+                    together[..., column], alone, rtol=tolerance, atol=tolerance
+                )

@@ -5,12 +5,16 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from numba import njit
 from numba.core import config
 
-from sparsegrad.cells import GRU, LSTM, RNN, Cell
+from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.learner import OnlineLearner
 from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
+from sparsegrad.methods.snap import InfluenceEngine
 from sparsegrad.optimizers import SGD
+from sparsegrad.pattern import reach
 from sparsegrad.readout import MLP, Linear
 
 CELLS = [RNN, GRU, LSTM]
@@ -187,6 +191,46 @@ def test_approximations_equal_the_dense_masked_recursion(cls: type[Cell], method
     exact = gradient(cell, BPTT(), xs, values)[1]
     if getattr(method, "n", 1) < 3:
         assert np.abs(grads["weight_hh"] - exact["weight_hh"]).max() > 1e-6
+
+
+@njit
+def three_parts(state, pre, new_state, d_state, d_pre):  # type: ignore[no-untyped-def]
+    """Three components, two maps: h' = tanh(a) + p q, p' = p/2 + b, q' = q/4 + sin(a) p."""
+    for i in range(state.shape[1]):
+        p, q, y = state[1, i], state[2, i], np.tanh(pre[0, i])
+        new_state[0, i] = y + p * q
+        new_state[1, i] = 0.5 * p + pre[1, i]
+        new_state[2, i] = 0.25 * q + np.sin(pre[0, i]) * p
+        d_state[0, 1, i], d_state[0, 2, i] = q, p
+        d_state[1, 1, i] = 0.5
+        d_state[2, 1, i], d_state[2, 2, i] = np.sin(pre[0, i]), 0.25
+        d_pre[0, 0, i], d_pre[2, 0, i] = 1 - y * y, np.cos(pre[0, i]) * p
+        d_pre[1, 1, i] = 1
+
+
+class ThreeParts(Cell):
+    kind = CellKind(
+        update=three_parts,
+        maps=(Map(), Map()),
+        components=3,
+        state_partials=((0, 1), (0, 2), (1, 1), (2, 1), (2, 2)),
+        map_partials=((0, 0), (2, 0), (1, 1)),
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("cls", [*CELLS, ThreeParts])
+def test_the_traces_of_snap_one_equal_the_influence_of_reach_one(
+    cls: type[Cell], batch: int
+) -> None:
+    """SnAp-1 has kernels of its own; the panels of the pattern of n = 1 must agree."""
+    cell = cls(INPUTS, UNITS, sparsity=0.6, seed=1, dtype="float64")
+    xs, _, values = data(batch=batch)
+    found = gradient(cell, SnAp(1), xs * 0.5, values)[1]
+    learner = OnlineLearner(cell, Linear(OUTPUTS, seed=2), RTRL(), SGD(0.1), batch=batch)
+    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), 1)
+    learner._engine = InfluenceEngine(cell, pattern, batch, 1)
+    assert_same(found, learner.gradient(xs * 0.5, values)[1], tolerance=1e-12)
 
 
 @pytest.mark.parametrize("every", [1, 3])

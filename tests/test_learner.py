@@ -120,20 +120,39 @@ def test_a_reset_inside_a_run_begins_a_new_sequence(method: Any) -> None:
         )
 
 
+@pytest.mark.parametrize("batch", [2, 3, 9])  # one by one, side by side, more than a vector holds
 @pytest.mark.parametrize("method", DETERMINISTIC, ids=str)
-def test_each_stream_resets_by_itself(method: Any) -> None:
-    """Stream 0 resets, stream 1 goes on: as if each had been alone."""
-    xs, targets = stream(6)
-    resets = np.zeros((6, 2), bool)
+def test_each_stream_resets_by_itself(method: Any, batch: int) -> None:
+    """Stream 0 resets, the others go on: as if each had been alone."""
+    xs, targets = stream(6, batch)
+    resets = np.zeros((6, batch), bool)
     resets[4, 0] = True
-    both = make(method).gradient(xs, targets, resets=resets)[1]
+    together = make(method, batch=batch).gradient(xs, targets, resets=resets)[1]
     alone = [
         make(method, batch=1).gradient(xs[:, b], targets[:, b], resets=resets[:, b])[1]
-        for b in range(2)
+        for b in range(batch)
     ]
-    for name, grad in both.items():
-        mean = (alone[0][name] + alone[1][name]) / 2
+    for name, grad in together.items():
+        mean = sum(grads[name] for grads in alone) / batch
         np.testing.assert_allclose(grad, mean, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("method", [SnAp(1), RFLO()], ids=str)
+def test_steps_taken_in_one_sweep_equal_steps_one_by_one(method: Any, batch: int) -> None:
+    """Between updates the traces are swept every few steps, and at the end of each call."""
+    whole, single = (make(method, SGD(0.1), batch=batch, update_every=7) for _ in range(2))
+    xs, targets = stream(17, batch)
+    resets = np.zeros((17, batch), bool)
+    resets[[2, 10], -1] = True
+    losses = whole.run(xs, targets, resets=resets)
+    stepped = [
+        single.step(*data, reset=reset) for *data, reset in zip(xs, targets, resets, strict=True)
+    ]
+    np.testing.assert_allclose(losses, stepped, rtol=1e-13)
+    kept = snapshot(single)
+    for name, values in snapshot(whole).items():
+        np.testing.assert_allclose(values, kept[name], rtol=1e-10, atol=1e-14, err_msg=name)
 
 
 def test_reset_of_one_element_zeroes_state_and_influence() -> None:
@@ -298,10 +317,12 @@ def test_the_cell_is_trained_in_place() -> None:
     np.testing.assert_array_equal(after, learner.parameters()["weight_hh"])
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_nan_in_a_stream_leaves_everything_as_it_was(method: Any) -> None:
+@pytest.mark.parametrize(
+    ("method", "options"), [*((m, {}) for m in METHODS), (SnAp(1), {"update_every": 5})], ids=str
+)
+def test_nan_in_a_stream_leaves_everything_as_it_was(method: Any, options: Any) -> None:
     xs, targets = stream(9)
-    learner, clean = make(method), make(method)
+    learner, clean = make(method, **options), make(method, **options)
     xs[6, 1, 2] = np.nan
     with pytest.raises(ValueError, match="at step 6 of the call, batch element 1") as caught:
         learner.run(xs, targets)

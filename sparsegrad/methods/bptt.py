@@ -66,7 +66,7 @@ class HistoryEngine:
         """Run a chunk through the compiled loop."""
         steps = chunk.xs.shape[0]
         if self.window is None:
-            if self.history.sources.shape[0] != steps:
+            if self.history.steps.sources.shape[0] != steps:
                 self.history = self._allocate(steps)
             # a call that was stopped half way may have left its part behind
             self.history.filled[0] = 0
@@ -92,23 +92,16 @@ class HistoryEngine:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is carried from step to step."""
-        carried = self.history._asdict()
-        del carried["adjoint"], carried["h_before"]
-        return carried
+        steps = self.history.steps._asdict()
+        del steps["gathered"]  # empty: the backward pass gathers for itself
+        return {"filled": self.history.filled, **steps}
 
     def _allocate(self, window: int) -> History:
-        cell, groups, abreast = self.cell, self.layout.groups, self.layout.abreast
-        components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units * abreast
-        dtype, parts = cell.dtype, self.layout.parts.size - 1
+        cell, layout = self.cell, self.layout
+        shape = layout.groups, cell.kind.components, cell.units * layout.abreast
         return History(
             filled=np.zeros(1, np.int64),
-            sources=aligned_zeros(
-                (window, groups, (cell.units + cell.inputs + 1) * abreast), dtype
-            ),
-            d_state=aligned_zeros((window, groups, components, components, units), dtype),
-            d_pre=aligned_zeros((window, groups, components, n_maps, units), dtype),
-            state_grad=aligned_zeros((window, groups, components * units), dtype),
-            resets=np.zeros((window, self.batch), bool),
-            adjoint=aligned_zeros((2, groups, components, units), dtype),
-            h_before=aligned_zeros((parts, groups, units), dtype),
+            steps=layout.steps(cell, self.batch, window),
+            adjoint=aligned_zeros((2, *shape), cell.dtype),
+            h_before=aligned_zeros((layout.parts.size - 1, shape[0], shape[2]), cell.dtype),
         )

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.kernels.simd import BYTES
-from sparsegrad.kernels.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.simd import BYTES, SLACK
+from sparsegrad.kernels.steps import Chunk, Learner, Steps, Streams
+from sparsegrad.program import aligned_zeros
 
 PARTS = 8
 """Ranges of units that threads share out; fixed, so that sums over them have one order."""
@@ -64,6 +65,22 @@ class Layout:
         )
         wanted = numba.get_num_threads() if threads is None else threads
         self.threads = min(wanted, self.parts.size - 1)
+
+    def steps(self, cell: Cell, batch: int, held: int) -> Steps:
+        """Allocate room for what is kept of `held` steps."""
+        groups, dtype, components = self.groups, cell.dtype, cell.kind.components
+        units, n_maps = cell.units * self.abreast, len(cell.kind.maps)
+        sources = aligned_zeros((held, groups, units + (cell.inputs + 1) * self.abreast), dtype)
+        sources[:, :, -self.abreast :] = 1
+        gathered = cell.weights.size + SLACK if self.gathers else 0
+        return Steps(
+            sources=sources,
+            gathered=aligned_zeros((held, groups, gathered), dtype),
+            d_state=aligned_zeros((held, groups, components, components, units), dtype),
+            d_pre=aligned_zeros((held, groups, components, n_maps, units), dtype),
+            state_grad=aligned_zeros((held, groups, components * units), dtype),
+            resets=np.zeros((held, batch), bool),
+        )
 
 
 def _cut_units(cell: Cell, parts: int) -> NDArray[np.int64]:

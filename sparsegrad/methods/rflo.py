@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.simd import SLACK
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
-from sparsegrad.kernels.traces import Traces, run_traces
+from sparsegrad.kernels.traces import HELD, Traces, run_traces
 from sparsegrad.methods.engine import Layout, Outcome
 from sparsegrad.program import aligned_zeros
 
@@ -56,8 +56,9 @@ class TraceEngine:
             own_weight=own_weight,
             starts=np.concatenate([[0], np.cumsum(entries)]).astype(np.int64),
             traces=aligned_zeros((layout.groups, int(entries.sum())), dtype),
-            blocks=aligned_zeros((count, count, cell.units * layout.abreast), dtype),
-            drive=aligned_zeros((parts, longest), dtype),
+            steps=layout.steps(cell, batch, HELD),
+            blocks=aligned_zeros((HELD, count, count, cell.units * layout.abreast), dtype),
+            drive=aligned_zeros((parts, HELD * longest), dtype),
             old=aligned_zeros((parts, max(size, count * layout.abreast)), dtype),
             own_grad=aligned_zeros((parts, longest), dtype),
         )
