@@ -6,6 +6,8 @@
     step         whole steps, what they cost beside the influence update and beside BPTT (step.py)
     braintrace   whole steps beside braintrace, which does SnAp-n too (braintrace_step.py)
     torch, jax   steps embedded in PyTorch and in JAX (torch_step.py, jax_step.py)
+    profile      are predicted times near measured ones, and do they grow as the work does
+                 (profile_check.py)
     symbolic     the reach of large nets: time, and memory over the result's (symbolic_scale.py)
     startup      what a user waits for: import, first step cold and warm (startup.py)
 
@@ -48,6 +50,7 @@ SCRIPTS = {
     "braintrace": "braintrace_step.py",
     "torch": "torch_step.py",
     "jax": "jax_step.py",
+    "profile": "profile_check.py",
     "symbolic": "symbolic_scale.py",
     "startup": "startup.py",
 }

@@ -87,7 +87,7 @@ def test_the_other_sections_run_and_are_reported(tmp_path):
     for library in ("torch", "jax"):
         pytest.importorskip(library)
     out = tmp_path / "run.json"
-    sections = ["training", "step", "torch", "jax", "symbolic", "startup"]
+    sections = ["training", "step", "torch", "jax", "profile", "symbolic", "startup"]
     lines = measured(out, *sections)["lines"]
     assert [line for line in lines if "skipped" in line] == []
     assert list(dict.fromkeys(line["section"] for line in lines)) == sections
