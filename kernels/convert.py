@@ -7,46 +7,44 @@ from numpy.typing import NDArray
 
 @njit(cache=True, nogil=True)
 def panels_to_csr(
-    panels: NDArray[np.int64],  # (panels + 1, 8)         in
-    row_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
-    rows: NDArray[np.int32],  # (rows,)                   in, the unit of each panel row
+    panels: NDArray[np.int64],  # (panels + 1, 9)         in
+    members: NDArray[np.int64],  # (members + 1, 4)       in
+    reached: NDArray[np.int32],  # (rows, 2)              in, sorted by unit within a supernode
     columns: NDArray[np.int32],  # (weights,)             in
-    reach_indices: NDArray[np.int32],  # (rows,)          in, sorted within a supernode
     reach_indptr: NDArray[np.int64],  # (weights + 1,)    in, by weight
     influence: NDArray[np.floating],  # (size,)           in
     data: NDArray[np.floating],  # (nnz,)                 out, by weight, units sorted
 ) -> None:
     """Gather the entries of J, weight by weight."""
     for p in range(panels.shape[0] - 1):
-        s, offset, width, stride = panels[p, 0], panels[p, 1], panels[p, 2], panels[p, 3]
-        first, last = row_indptr[s], row_indptr[s + 1]
-        for r in range(first, last):
-            rank = np.searchsorted(reach_indices[first:last], rows[r])
-            for c in range(width):
-                w = columns[panels[p, 5] + c]
-                data[reach_indptr[w] + rank] = influence[offset + (r - first) * stride + c]
+        offset, stride = panels[p, 0], panels[p, 3]
+        for k in range(panels[p, 7], panels[p + 1, 7]):
+            column, width, first = members[k, 0], members[k, 1], members[k, 2]
+            for r in range(members[k, 3]):
+                row = offset + reached[first + r, 1] * stride
+                for c in range(width):
+                    data[reach_indptr[columns[column + c]] + r] = influence[row + c]
 
 
 @njit(cache=True, nogil=True)
 def csr_to_panels(
-    panels: NDArray[np.int64],  # (panels + 1, 8)         in
-    row_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
-    rows: NDArray[np.int32],  # (rows,)                   in, the unit of each panel row
+    panels: NDArray[np.int64],  # (panels + 1, 9)         in
+    members: NDArray[np.int64],  # (members + 1, 4)       in
+    reached: NDArray[np.int32],  # (rows, 2)              in, sorted by unit within a supernode
     columns: NDArray[np.int32],  # (weights,)             in
-    reach_indices: NDArray[np.int32],  # (rows,)          in, sorted within a supernode
     reach_indptr: NDArray[np.int64],  # (weights + 1,)    in, by weight
     data: NDArray[np.floating],  # (nnz,)                 in, by weight, units sorted
     influence: NDArray[np.floating],  # (size,)           out
 ) -> None:
     """Scatter the entries of J into its panels."""
     for p in range(panels.shape[0] - 1):
-        s, offset, width, stride = panels[p, 0], panels[p, 1], panels[p, 2], panels[p, 3]
-        first, last = row_indptr[s], row_indptr[s + 1]
-        for r in range(first, last):
-            rank = np.searchsorted(reach_indices[first:last], rows[r])
-            for c in range(width):
-                w = columns[panels[p, 5] + c]
-                influence[offset + (r - first) * stride + c] = data[reach_indptr[w] + rank]
+        offset, stride = panels[p, 0], panels[p, 3]
+        for k in range(panels[p, 7], panels[p + 1, 7]):
+            column, width, first = members[k, 0], members[k, 1], members[k, 2]
+            for r in range(members[k, 3]):
+                row = offset + reached[first + r, 1] * stride
+                for c in range(width):
+                    influence[row + c] = data[reach_indptr[columns[column + c]] + r]
 
 
 @njit(cache=True, nogil=True)

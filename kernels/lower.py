@@ -1,158 +1,249 @@
-"""Symbolic phase: lower each panel of J to a small program that the numeric phase only replays.
+"""Symbolic phase: lower a pattern to the program that the panel kernels replay.
 
 All weights with equal reach R (a supernode) share one product, panel ← D[R, R] · panel + I[R, :].
-Its sparsity depends on patterns alone, so it is written down once: for each row of the panel the
-list of its sources, each one packed into an int64,
+Its sparsity depends on patterns alone, so it is written down once. Rows of a panel go in *pairs*,
+longest first; a pair has a list of entries, two numbers each, first the sources that both rows
+have, then those of each:
 
-    source = (position of the value in D's data) << 32 | (row of the source in the panel) · pitch
+    (position of a's value in D's data) << 32 | row of its source in the panel
+    (position of b's value in D's data) << 32 | row of its source in the panel
 
-Rows are ordered by their number of sources, which spares the numeric loop its branch misses (15 to
-30% on sparse rows). Where D[R, R] is so full that three rows have most of their sources in common,
-rows go in blocks of three with one list: the union of their sources, D's value looked up under
-(row, unit) in D written out in full,
+What the two rows share is loaded once. The shorter list of own sources is filled up with the row of
+zeros that follows the panel's rows in scratch. Pairs with equally long lists follow each other and
+make up a *segment* (pairs, shared, own), so that the numeric loops seldom change their length: a
+branch that is guessed wrong costs as much as several sources.
 
-    source = (unit of the source) << 32 | (row of the source in the panel) · pitch
+Narrow panels of several supernodes go together, row after row: a *group* has one program.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-BLOCK = 3
-"""Rows of a block: three rows of eight vectors are what 32 registers hold."""
+WINDOW = 64
+"""Rows that are looked at for one that shares the most sources."""
+DETOUR = 30
+"""Vector loads that a second list costs: the branch at its end is guessed wrong."""
 
 
-# sources of row i of a panel with reach R:  {m : D[i, m] ≠ 0 and m ∈ R}
+# sources of row i of a supernode with reach R:  {m : D[i, m] ≠ 0 and m ∈ R}
 @njit(cache=True, nogil=True)
-def count_sources(
+def list_sources(
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)       in
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)       in
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,)     in
     reach_indices: NDArray[np.int32],  # (rows,)              in, sorted within a supernode
-    counts: NDArray[np.int32],  # (rows,)                     out, sources of each row
+    source_indptr: NDArray[np.int64],  # (rows + 1,)          out if `sources` is empty, else in
+    sources: NDArray[np.int32],  # (sources, 2) or (0, 2) to count only   out: row in the
+    # supernode, position in D's data
     local: NDArray[np.int32],  # (units,)                     scratch, -1 on entry and exit
 ) -> None:
-    """Count, for every row of every supernode, the sources that lie in its own reach."""
+    """List, or count, the sources of every row of every supernode."""
+    write = sources.shape[0] > 0
+    place = 0
     for s in range(len(reach_indptr) - 1):
         first, last = reach_indptr[s], reach_indptr[s + 1]
         for r in range(first, last):
             local[reach_indices[r]] = r - first
         for r in range(first, last):
             i = reach_indices[r]
-            count = 0
             for e in range(dynamics_indptr[i], dynamics_indptr[i + 1]):
-                if local[dynamics_indices[e]] >= 0:
-                    count += 1
-            counts[r] = count
+                m = local[dynamics_indices[e]]
+                if m >= 0:
+                    if write:
+                        sources[place, 0] = m
+                        sources[place, 1] = e
+                    place += 1
+            if not write:
+                source_indptr[r + 1] = place
         for r in range(first, last):
             local[reach_indices[r]] = -1
 
 
 @njit(cache=True, nogil=True)
 def order_rows(
+    group_indptr: NDArray[np.int64],  # (groups + 1,)   in
+    members: NDArray[np.int64],  # (supernodes,)        in, the supernodes of each group
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,)  in
-    reach_indices: NDArray[np.int32],  # (rows,)           in
-    counts: NDArray[np.int32],  # (rows,)                  in
-    rows: NDArray[np.int32],  # (rows,)                    out, the unit of each panel row
-    ordered: NDArray[np.int32],  # (rows,)                 out, the counts in the new order
-    starts: NDArray[np.int64],  # (largest count + 2,)     scratch, zero on entry and exit
+    source_indptr: NDArray[np.int64],  # (rows + 1,)    in
+    rows: NDArray[np.int64],  # (rows,)                 out, group by group
+    owner: NDArray[np.int32],  # (rows,)                out, supernode of each row of the reach
+    starts: NDArray[np.int64],  # (most sources + 2,)   scratch, zero on entry and exit
 ) -> None:
-    """Order the rows of each supernode by their number of sources: a stable counting sort."""
-    for s in range(len(reach_indptr) - 1):
-        first, last = reach_indptr[s], reach_indptr[s + 1]
-        most = 0
-        for r in range(first, last):
-            starts[counts[r] + 1] += 1
-            most = max(most, counts[r])
-        for c in range(most):
+    """Order the rows of each group by their number of sources, most first: a counting sort."""
+    most = starts.size - 2
+    begin = 0
+    for g in range(len(group_indptr) - 1):
+        for k in range(group_indptr[g], group_indptr[g + 1]):
+            for r in range(reach_indptr[members[k]], reach_indptr[members[k] + 1]):
+                owner[r] = members[k]
+                starts[most - (source_indptr[r + 1] - source_indptr[r]) + 1] += 1
+        for c in range(most + 1):
             starts[c + 1] += starts[c]
-        for r in range(first, last):
-            place = first + starts[counts[r]]
-            starts[counts[r]] += 1
-            rows[place] = reach_indices[r]
-            ordered[place] = counts[r]
-        for c in range(most + 2):
-            starts[c] = 0
+        end = begin + starts[most + 1]
+        for k in range(group_indptr[g], group_indptr[g + 1]):
+            for r in range(reach_indptr[members[k]], reach_indptr[members[k] + 1]):
+                c = most - (source_indptr[r + 1] - source_indptr[r])
+                rows[begin + starts[c]] = r
+                starts[c] += 1
+        begin = end
+        starts[:] = 0
 
 
-# sources of a block of rows:  ∪ over its rows i of {m : D[i, m] ≠ 0 and m ∈ R}
+# cost of a pair of rows in vector loads: shared · (V + 3) + own · (2 V + 3), V vectors a row
 @njit(cache=True, nogil=True)
-def count_unions(
-    dynamics_indptr: NDArray[np.int64],  # (units + 1,)   in
-    dynamics_indices: NDArray[np.int32],  # (nnz of D,)   in
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
-    rows: NDArray[np.int32],  # (rows,)                   in
-    candidates: NDArray[np.bool_],  # (supernodes,)       in, the others are not looked at
-    counts: NDArray[np.int32],  # (rows,)                 out, at a block's first row; 0 at others
-    local: NDArray[np.int32],  # (units,)                 scratch, -1 on entry and exit
+def pair_rows(
+    group_indptr: NDArray[np.int64],  # (groups + 1,)      in, of `rows`
+    vectors: NDArray[np.int64],  # (groups,)               in, of a row
+    source_indptr: NDArray[np.int64],  # (rows + 1,)       in
+    sources: NDArray[np.int32],  # (sources, 2)            in
+    rows: NDArray[np.int64],  # (rows,)                    in, ordered by `order_rows`
+    owner: NDArray[np.int32],  # (rows,)                   in
+    pair_indptr: NDArray[np.int64],  # (groups + 1,)       in, an odd row makes a pair with itself
+    pairs: NDArray[np.int64],  # (pairs, 2)                out, rows of the reach
+    lengths: NDArray[np.int64],  # (pairs, 2)              out, shared and own entries
+    used: NDArray[np.bool_],  # (rows,)                    scratch, False on entry
+    marks: NDArray[np.int64],  # (most rows of a supernode,)  scratch, -1 on entry
 ) -> None:
-    """Count the sources of every block of BLOCK rows."""
-    for s in range(len(reach_indptr) - 1):
-        first, last = reach_indptr[s], reach_indptr[s + 1]
-        if not candidates[s]:
-            continue
-        for r in range(first, last):
-            local[rows[r]] = last  # in the reach, in no block so far
-        for block in range(first, last, BLOCK):
-            count = 0
-            for r in range(block, min(block + BLOCK, last)):
-                counts[r] = 0
-                for e in range(dynamics_indptr[rows[r]], dynamics_indptr[rows[r] + 1]):
-                    m = dynamics_indices[e]
-                    if local[m] >= 0 and local[m] != block:
-                        local[m] = block
-                        count += 1
-            counts[block] = count
-        for r in range(first, last):
-            local[rows[r]] = -1
+    """Choose each row's partner among the next rows: the cheapest pair."""
+    for g in range(len(group_indptr) - 1):
+        v = vectors[g]
+        pair = pair_indptr[g]
+        for k in range(group_indptr[g], group_indptr[g + 1]):
+            if used[k]:
+                continue
+            used[k] = True
+            a = rows[k]
+            count = source_indptr[a + 1] - source_indptr[a]
+            may_share = count * v >= 2 * DETOUR
+            if may_share:
+                for e in range(source_indptr[a], source_indptr[a + 1]):
+                    marks[sources[e, 0]] = a
+            best, least, most_shared, seen = -1, np.int64(0), np.int64(0), 0
+            j = k + 1
+            while j < group_indptr[g + 1] and seen < WINDOW:
+                if not used[j]:
+                    seen += 1
+                    b = rows[j]
+                    other = source_indptr[b + 1] - source_indptr[b]
+                    shared = 0
+                    if may_share and owner[a] == owner[b]:
+                        for e in range(source_indptr[b], source_indptr[b + 1]):
+                            shared += marks[sources[e, 0]] == a
+                    if shared * v < DETOUR:
+                        shared = 0
+                    # What is left to do counts too: a short partner leaves a long row behind.
+                    cost = 2 * (shared * (v + 3) + (count - shared) * (2 * v + 3))
+                    cost -= other * (2 * v + 3)
+                    if best < 0 or cost < least:
+                        best, least, most_shared = j, cost, shared
+                    if not may_share:
+                        break  # rows come longest first: the next one is as good as any
+                j += 1
+            pairs[pair, 0] = a
+            pairs[pair, 1] = a
+            if best >= 0:
+                used[best] = True
+                pairs[pair, 1] = rows[best]
+            elif may_share:
+                most_shared = count
+            lengths[pair, 0] = most_shared
+            lengths[pair, 1] = count - most_shared
+            pair += 1
 
 
 @njit(cache=True, nogil=True)
-def fill_sources(
-    dynamics_indptr: NDArray[np.int64],  # (units + 1,)   in
-    dynamics_indices: NDArray[np.int32],  # (nnz of D,)   in
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
-    rows: NDArray[np.int32],  # (rows,)                   in
+def place_rows(
+    pair_indptr: NDArray[np.int64],  # (groups + 1,)   in
+    pairs: NDArray[np.int64],  # (pairs, 2)            in
+    places: NDArray[np.int32],  # (rows,)              out, row in the panel of a row of the reach
+) -> None:
+    """Give the rows of each group their places, pair after pair."""
+    for g in range(len(pair_indptr) - 1):
+        for pair in range(pair_indptr[g], pair_indptr[g + 1]):
+            place = 2 * (pair - pair_indptr[g])
+            places[pairs[pair, 1]] = place + 1
+            places[pairs[pair, 0]] = place
+
+
+@njit(cache=True, nogil=True)
+def fill_entries(
+    pair_indptr: NDArray[np.int64],  # (groups + 1,)      in
+    pairs: NDArray[np.int64],  # (pairs, 2)               in
+    lengths: NDArray[np.int64],  # (pairs, 2)             in
     source_indptr: NDArray[np.int64],  # (rows + 1,)      in
-    blocked: NDArray[np.bool_],  # (supernodes,)          in, which go in blocks
-    pitches: NDArray[np.int32],  # (supernodes,)          in, elements between scratch rows
-    sources: NDArray[np.int64],  # (sources,)             out
-    local: NDArray[np.int32],  # (units,)                 scratch, -1 on entry and exit
-    block_of: NDArray[np.int64],  # (units,)              scratch
+    sources: NDArray[np.int32],  # (sources, 2)           in
+    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
+    owner: NDArray[np.int32],  # (rows,)                  in
+    places: NDArray[np.int32],  # (rows,)                 in
+    entries: NDArray[np.int64],  # (entries, 2)           out
+    marks: NDArray[np.int64],  # (most rows of a supernode,)   scratch, -1 on entry
+    positions: NDArray[np.int32],  # likewise             scratch
 ) -> None:
-    """Write the program: the packed sources of each row, or of each block of rows."""
-    for s in range(len(reach_indptr) - 1):
-        first, last = reach_indptr[s], reach_indptr[s + 1]
-        for r in range(first, last):
-            local[rows[r]] = r - first
-            block_of[rows[r]] = -1
-        height = BLOCK if blocked[s] else 1
-        for block in range(first, last, height):
-            place = source_indptr[block]
-            for r in range(block, min(block + height, last)):
-                for e in range(dynamics_indptr[rows[r]], dynamics_indptr[rows[r] + 1]):
-                    m = dynamics_indices[e]
-                    if local[m] >= 0 and (height == 1 or block_of[m] != block):
-                        block_of[m] = block
-                        upper = np.int64(m) if blocked[s] else np.int64(e)
-                        sources[place] = (upper << 32) | (np.int64(local[m]) * pitches[s])
-                        place += 1
-        for r in range(first, last):
-            local[rows[r]] = -1
+    """Write the entries of every pair: the shared sources, then those of each row."""
+    at = 0
+    for g in range(len(pair_indptr) - 1):
+        zeros = 2 * (pair_indptr[g + 1] - pair_indptr[g])
+        for pair in range(pair_indptr[g], pair_indptr[g + 1]):
+            a, b = pairs[pair, 0], pairs[pair, 1]
+            shared, own = lengths[pair, 0], lengths[pair, 1]
+            first_a, first_b = reach_indptr[owner[a]], reach_indptr[owner[b]]
+            end = at + shared + own
+            # marks: 2 · pair for a source of a, 2 · pair + 1 once b has it too
+            if shared > 0:
+                for e in range(source_indptr[a], source_indptr[a + 1]):
+                    marks[sources[e, 0]] = 2 * pair
+                    positions[sources[e, 0]] = sources[e, 1]
+            place = at + shared
+            for e in range(source_indptr[b], source_indptr[b + 1]):
+                m = sources[e, 0]
+                if shared > 0 and marks[m] == 2 * pair:
+                    marks[m] = 2 * pair + 1
+                    entries[at, 0] = _packed(positions[m], places[first_a + m])
+                    entries[at, 1] = _packed(sources[e, 1], places[first_b + m])
+                    at += 1
+                else:
+                    entries[place, 1] = _packed(sources[e, 1], places[first_b + m])
+                    place += 1
+            # A row's own first position beside the row of zeros: nothing foreign can spoil it.
+            for e in range(place, end):
+                entries[e, 1] = _packed(_first_position(source_indptr, sources, b), zeros)
+            place = end - own
+            for e in range(source_indptr[a], source_indptr[a + 1]):
+                m = sources[e, 0]
+                if shared == 0 or marks[m] == 2 * pair:
+                    entries[place, 0] = _packed(sources[e, 1], places[first_a + m])
+                    place += 1
+            for e in range(place, end):
+                entries[e, 0] = _packed(_first_position(source_indptr, sources, a), zeros)
+            at = end
+
+
+@njit(cache=True, nogil=True)
+def _packed(position: int, place: int) -> int:
+    return np.int64(position) << 32 | np.int64(place)
+
+
+@njit(cache=True, nogil=True)
+def _first_position(
+    source_indptr: NDArray[np.int64], sources: NDArray[np.int32], row: int
+) -> int:
+    first = source_indptr[row]
+    return sources[first, 1] if first < source_indptr[row + 1] else 0
 
 
 # I[i, w] is added to the panel in runs: entries of one row, one weight after the other, whose
 # values lie a fixed step apart in I's data. A GRU unit needs one run, an LSTM unit two.
 @njit(cache=True, nogil=True)
 def find_runs(
-    panels: NDArray[np.int64],  # (panels + 1, 8)           in, but for column 6: out
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
-    rows: NDArray[np.int32],  # (rows,)                     in
+    panels: NDArray[np.int64],  # (panels + 1, 9)           in, but for column 8: out
+    members: NDArray[np.int64],  # (members + 1, 4)         in
+    reached: NDArray[np.int32],  # (rows, 2)                in
     columns: NDArray[np.int32],  # (weights,)               in, the weight of each panel column
     immediate_indptr: NDArray[np.int64],  # (weights + 1,)  in
     immediate_indices: NDArray[np.int32],  # (nnz of I,)    in
     runs: NDArray[np.int64],  # (runs, 4) or (0, 4) to count only   out
-    local: NDArray[np.int32],  # (units,)                   scratch, -1 on entry and exit
+    local: NDArray[np.int32],  # (units,)                   scratch: the row of each unit
     current: NDArray[np.int64],  # (units,)                 scratch: the open run of each row
     ends: NDArray[np.int64],  # (units, 3)                  scratch: its last column, value, step
 ) -> int:
@@ -160,36 +251,34 @@ def find_runs(
     write = runs.shape[0] > 0
     count = 0
     for p in range(panels.shape[0] - 1):
-        s, offset, width = panels[p, 0], panels[p, 1], panels[p, 2]
-        stride, column = panels[p, 3], panels[p, 5]
-        first, last = reach_indptr[s], reach_indptr[s + 1]
-        panels[p, 6] = count
-        for r in range(first, last):
-            local[rows[r]] = r - first
-            current[rows[r]] = -1
-        for c in range(width):
-            w = columns[column + c]
-            for e in range(immediate_indptr[w], immediate_indptr[w + 1]):
-                i = immediate_indices[e]
-                run = current[i]
-                step = e - ends[i, 1] if run >= 0 else 0
-                if run >= 0 and ends[i, 0] == c - 1 and (ends[i, 2] == 0 or ends[i, 2] == step):
-                    ends[i, 2] = step
-                    if write:
-                        runs[run, 1] = step
-                        runs[run, 3] += 1
-                else:
-                    current[i] = count
-                    ends[i, 2] = 0
-                    if write:
-                        runs[count, 0] = e
-                        runs[count, 1] = 1
-                        runs[count, 2] = offset + local[i] * stride + c
-                        runs[count, 3] = 1
-                    count += 1
-                ends[i, 0] = c
-                ends[i, 1] = e
-        for r in range(first, last):
-            local[rows[r]] = -1
-    panels[panels.shape[0] - 1, 6] = count
+        offset, stride = panels[p, 0], panels[p, 3]
+        panels[p, 8] = count
+        for k in range(panels[p, 7], panels[p + 1, 7]):
+            column, width = members[k, 0], members[k, 1]
+            for r in range(members[k, 2], members[k, 2] + members[k, 3]):
+                local[reached[r, 0]] = reached[r, 1]
+                current[reached[r, 0]] = -1
+            for c in range(width):
+                w = columns[column + c]
+                for e in range(immediate_indptr[w], immediate_indptr[w + 1]):
+                    i = immediate_indices[e]
+                    run = current[i]
+                    step = e - ends[i, 1] if run >= 0 else 0
+                    if run >= 0 and ends[i, 0] == c - 1 and (ends[i, 2] == 0 or ends[i, 2] == step):
+                        ends[i, 2] = step
+                        if write:
+                            runs[run, 1] = step
+                            runs[run, 3] += 1
+                    else:
+                        current[i] = count
+                        ends[i, 2] = 0
+                        if write:
+                            runs[count, 0] = e
+                            runs[count, 1] = 1
+                            runs[count, 2] = offset + local[i] * stride + c
+                            runs[count, 3] = 1
+                        count += 1
+                    ends[i, 0] = c
+                    ends[i, 1] = e
+    panels[panels.shape[0] - 1, 8] = count
     return count

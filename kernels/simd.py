@@ -15,9 +15,22 @@ registers, four of SSE or NEON. Each has a plain Python twin, so the kernels als
 ``index(a, i)``         the integer ``a[i]`` as an int64
 ``value(a, i)``         the number ``a[i]``
 ``put(a, i, x)``        ``a[i] = x``
-``prefetch(a, i)``      ask for the cache line of ``a[i]``, to L2; any address will do
+``add(x, y)``           ``x + y``
+``load_part(a, i, n)``  the first ``n`` lanes, 0 beyond, where nothing is read
+``store_part(…, v)``    the first ``n`` lanes of ``v`` to ``a[i], …``; nothing beyond is touched
 ``pointer(a, i)``       the bare address of element ``i`` of an array of any dimension
 ======================  ============================================================
+
+A *bundle* is a few vectors side by side that one index serves: the row of a panel, in registers.
+How many is part of its type, so that one text of a kernel is compiled for every width.
+
+==============================  ====================================================
+``bundle(a, count)``            that many vectors of zeros; `count` is a literal
+``load_bundle(a, i, like)``     the vectors from ``a[i]`` on, as many as `like` has
+``store_bundle(a, i, x)``       the other way
+``fma_bundle(v, x, y)``         ``v * x + y``, v a vector
+``prefetch_bundle(a, i, like)`` ask for those cache lines; any address will do
+==============================  ====================================================
 
 ``a`` is a 1-D C-contiguous array or a `pointer`. A pointer counts no references: a function that
 takes a dozen arrays per panel spends more time on counting them than on a small panel (measured:
@@ -125,14 +138,18 @@ def _zero(typingctx: Any, a: Any) -> Any:
     return vector(a), codegen
 
 
+def _fmuladd(builder: Any, vector: VectorType) -> Any:
+    # llvm.fmuladd, not llvm.fma: on a CPU without FMA the latter is a libm call per lane.
+    llvm = _llvm_vector(vector)
+    name = f"llvm.fmuladd.v{vector.lanes}f{vector.dtype.bitwidth}"
+    kind = ir.FunctionType(llvm, [llvm, llvm, llvm])
+    return cgutils.get_or_insert_function(builder.module, kind, name)
+
+
 @intrinsic
 def _fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        # llvm.fmuladd, not llvm.fma: on a CPU without FMA the latter is a libm call per lane.
-        llvm = _llvm_vector(sig.return_type)
-        name = f"llvm.fmuladd.v{sig.return_type.lanes}f{sig.return_type.dtype.bitwidth}"
-        kind = ir.FunctionType(llvm, [llvm, llvm, llvm])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+        return builder.call(_fmuladd(builder, sig.return_type), args)
 
     return x(x, x, x), codegen
 
@@ -146,19 +163,123 @@ def _index(typingctx: Any, a: Any, i: Any) -> Any:
     return types.int64(a, types.intp), codegen
 
 
+def _wanted(builder: Any, vector: VectorType, n: Any) -> Any:
+    """Return the mask of a vector's first n lanes."""
+    wide = ir.VectorType(ir.IntType(64), vector.lanes)
+    none, first = ir.Constant(wide, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
+    count = builder.shuffle_vector(builder.insert_element(none, n, first), none, zeros)
+    return builder.icmp_signed("<", ir.Constant(wide, list(range(vector.lanes))), count)
+
+
+def _masked(builder: Any, name: str, vector: VectorType, returns: Any, arguments: list[Any]) -> Any:
+    name = f"llvm.masked.{name}.v{vector.lanes}f{vector.dtype.bitwidth}.p0"
+    kind = ir.FunctionType(returns, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
 @intrinsic
-def _prefetch(typingctx: Any, a: Any, i: Any) -> Any:
+def _load_part(typingctx: Any, a: Any, i: Any, n: Any) -> Any:
+    vector = VectorType(a.dtype)
+
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = _address(context, builder, sig.args[0], args[0], args[1])
-        address = builder.bitcast(address, ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        reading, into_l2, data = (ir.Constant(number, flag) for flag in (0, 2, 1))
-        builder.call(function, [address, reading, into_l2, data])
+        llvm, align = _llvm_vector(vector), ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
+        place = _address(context, builder, sig.args[0], args[0], args[1])
+        place = builder.bitcast(place, llvm.as_pointer())
+        beyond = ir.Constant(llvm, [0.0] * vector.lanes)
+        arguments = [place, align, _wanted(builder, vector, args[2]), beyond]
+        return _masked(builder, "load", vector, llvm, arguments)
+
+    return vector(a, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _store_part(typingctx: Any, a: Any, i: Any, n: Any, v: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        llvm, align = _llvm_vector(v), ir.Constant(ir.IntType(32), v.dtype.bitwidth // 8)
+        place = _address(context, builder, sig.args[0], args[0], args[1])
+        place = builder.bitcast(place, llvm.as_pointer())
+        arguments = [args[3], place, align, _wanted(builder, v, args[2])]
+        _masked(builder, "store", v, ir.VoidType(), arguments)
         return context.get_dummy_value()
 
-    return types.void(a, types.intp), codegen
+    return types.void(a, types.intp, types.int64, v), codegen
+
+
+@intrinsic
+def _add(typingctx: Any, x: Any, y: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fadd(*args)
+
+    return x(x, y), codegen
+
+
+def _places(context: Any, builder: Any, sig: Any, args: Any, bundle: Any) -> list[Any]:
+    """Return the address of each vector of a bundle that begins at element i."""
+    llvm = _llvm_vector(bundle.dtype).as_pointer()
+    first = builder.bitcast(_address(context, builder, sig.args[0], args[0], args[1]), llvm)
+    return [
+        builder.gep(first, [ir.Constant(ir.IntType(64), k)]) for k in range(bundle.count)
+    ]
+
+
+@intrinsic(prefer_literal=True)
+def _bundle(typingctx: Any, a: Any, count: Any) -> Any:
+    kind = types.UniTuple(VectorType(a.dtype), count.literal_value)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        none = ir.Constant(_llvm_vector(kind.dtype), [0.0] * kind.dtype.lanes)
+        return context.make_tuple(builder, kind, [none] * kind.count)
+
+    return kind(a, count), codegen
+
+
+@intrinsic
+def _load_bundle(typingctx: Any, a: Any, i: Any, like: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        align = sig.args[0].dtype.bitwidth // 8
+        places = _places(context, builder, sig, args, like)
+        return context.make_tuple(builder, like, [builder.load(p, align=align) for p in places])
+
+    return like(a, types.intp, like), codegen
+
+
+@intrinsic
+def _store_bundle(typingctx: Any, a: Any, i: Any, x: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        align = sig.args[0].dtype.bitwidth // 8
+        vectors = cgutils.unpack_tuple(builder, args[2])
+        for vector, place in zip(vectors, _places(context, builder, sig, args, x), strict=True):
+            builder.store(vector, place, align=align)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, x), codegen
+
+
+@intrinsic
+def _fma_bundle(typingctx: Any, v: Any, x: Any, y: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = _fmuladd(builder, v)
+        pairs = zip(*[cgutils.unpack_tuple(builder, bundle) for bundle in args[1:]], strict=True)
+        return context.make_tuple(
+            builder, y, [builder.call(function, [args[0], *pair]) for pair in pairs]
+        )
+
+    return y(v, x, y), codegen
+
+
+@intrinsic
+def _prefetch_bundle(typingctx: Any, a: Any, i: Any, like: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        reading, into_l1, data = (ir.Constant(number, flag) for flag in (0, 3, 1))
+        for place in _places(context, builder, sig, args, like):
+            builder.call(function, [builder.bitcast(place, byte), reading, into_l1, data])
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, like), codegen
 
 
 @intrinsic
@@ -232,8 +353,46 @@ def pointer(a, i):
     return a.reshape(-1)[i:]
 
 
-def prefetch(a, i):
-    """Ask for the cache line of element `i`, which need not exist."""
+def add(x, y):
+    """Return ``x + y``."""
+    return x + y
+
+
+def load_part(a, i, n):
+    """Return the vector of the first `n` elements of `a` from element `i` on, and 0 beyond."""
+    v = np.zeros(lanes(a), a.dtype)
+    v[:n] = a[i : i + min(n, v.size)]
+    return v
+
+
+def store_part(a, i, n, v):
+    """Write the first `n` lanes of vector `v` to `a`, from element `i` on."""
+    n = min(n, v.size)
+    a[i : i + n] = v[:n]
+
+
+def bundle(a, count):
+    """Return `count` vectors of zeros of `a`'s dtype."""
+    return np.zeros(count * lanes(a), a.dtype)
+
+
+def load_bundle(a, i, like):
+    """Return as many vectors of `a`, from element `i` on, as `like` has."""
+    return a[i : i + like.size].copy()
+
+
+def store_bundle(a, i, x):
+    """Write a bundle to `a`, from element `i` on."""
+    a[i : i + x.size] = x
+
+
+def fma_bundle(v, x, y):
+    """Return ``v * x + y``, vector by vector, fused where the CPU can."""
+    return np.resize(v, x.size) * x + y
+
+
+def prefetch_bundle(a, i, like):
+    """Ask for the cache lines of a bundle that begins at element `i`, which need not exist."""
 
 
 def value(a, i):
@@ -290,9 +449,44 @@ def _pointer_overload(a, i):
     return (lambda a, i: _pointer(a, i)) if contiguous else None  # strides would be ignored
 
 
-@overload(prefetch)
-def _prefetch_overload(a, i):
-    return (lambda a, i: _prefetch(a, i)) if _holds_numbers(a) else None
+@overload(add)
+def _add_overload(x, y):
+    return (lambda x, y: _add(x, y)) if isinstance(x, VectorType) else None
+
+
+@overload(load_part)
+def _load_part_overload(a, i, n):
+    return (lambda a, i, n: _load_part(a, i, n)) if _holds_numbers(a) else None
+
+
+@overload(store_part)
+def _store_part_overload(a, i, n, v):
+    return (lambda a, i, n, v: _store_part(a, i, n, v)) if _holds_numbers(a) else None
+
+
+@overload(bundle, prefer_literal=True)
+def _bundle_overload(a, count):
+    return (lambda a, count: _bundle(a, count)) if _holds_numbers(a) else None
+
+
+@overload(load_bundle)
+def _load_bundle_overload(a, i, like):
+    return (lambda a, i, like: _load_bundle(a, i, like)) if _holds_numbers(a) else None
+
+
+@overload(store_bundle)
+def _store_bundle_overload(a, i, x):
+    return (lambda a, i, x: _store_bundle(a, i, x)) if _holds_numbers(a) else None
+
+
+@overload(fma_bundle)
+def _fma_bundle_overload(v, x, y):
+    return (lambda v, x, y: _fma_bundle(v, x, y)) if isinstance(v, VectorType) else None
+
+
+@overload(prefetch_bundle)
+def _prefetch_bundle_overload(a, i, like):
+    return (lambda a, i, like: _prefetch_bundle(a, i, like)) if _holds_numbers(a) else None
 
 
 @overload(value)

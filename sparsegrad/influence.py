@@ -7,13 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.kernels.convert import all_finite, csr_to_panels, panels_to_csr, spread_entries
-from sparsegrad.kernels.panels import (
-    CONTRACT,
-    UPDATE,
-    panels_range,
-    panels_threads,
-    spread_dynamics,
-)
+from sparsegrad.kernels.panels import CONTRACT, UPDATE, panels_range, panels_threads
 from sparsegrad.memory import require_memory
 from sparsegrad.pattern import ReachPattern
 from sparsegrad.program import Program, aligned_zeros, cut_work, lower
@@ -45,10 +39,8 @@ class Influence:
         The values, panel after panel. All zero at first.
     cuts : int64 array, (threads + 1,)
         The panels of each thread: panels ``cuts[i]`` to ``cuts[i + 1]`` are those of thread i.
-    dense : float array, (batch, units²) or (batch, 0)
-        For D written out in full, where ``program.any_blocked``.
     scratch : float array, (threads, program.scratch_size)
-        What the kernels work in; no more than one of them at a time may use it, nor `dense`.
+        What the kernels work in; no more than one of them at a time may use it.
 
     Raises
     ------
@@ -94,8 +86,6 @@ class Influence:
         self.cuts = cut_work(self.program, self.batch, int(threads))
         if self.threads > 1:
             numba.get_num_threads()  # starts them: a loop out of Numba's cache would not
-        dense = pattern.shape[1] ** 2 if self.program.any_blocked else 0
-        self.dense = np.zeros((self.batch, dense), self.dtype)
         self.scratch = aligned_zeros((self.threads, self.program.scratch_size), self.dtype)
         self._no_data, self._no_grad = (
             np.empty((self.batch, 0), self.dtype),
@@ -236,11 +226,10 @@ class Influence:
         csr_to_panels(*self._layout, data, self.panels[b])
 
     @property
-    def _layout(self) -> tuple[Any, Any, Any, Any, Any, Any]:
-        program, pattern = self.program, self.pattern
+    def _layout(self) -> tuple[Any, Any, Any, Any, Any]:
+        program = self.program
         return (
-            program.panels, program.row_indptr, program.rows, program.columns,
-            pattern.reach_indices, pattern.indptr,
+            program.panels, program.members, program.reached, program.columns, self.pattern.indptr,
         )  # fmt: skip
 
     def _step(
@@ -255,9 +244,7 @@ class Influence:
         immediate = self._gate("immediate_data", immediate_data, pattern.immediate_indices.size)
         delta = self._gate("state_grad", state_grad, pattern.shape[1])
         grad = np.empty(pattern.shape[0], self.dtype) if mode & CONTRACT else self._no_grad
-        if mode & UPDATE and self.dense.size:
-            spread_dynamics(pattern.dynamics_indptr, pattern.dynamics_indices, D, self.dense)
-        work = (*self.program, D, immediate, delta, self.panels, grad, self.dense)
+        work = (*self.program, D, immediate, delta, self.panels, grad)
         if self.threads == 1:
             panels_range(0, len(self.program.panels) - 1, mode, *work, self.scratch[0])
         else:
