@@ -14,7 +14,7 @@ from sparsegrad.kernels import panels_update_and_contract
 
 
 @njit(nogil=True)
-def train(program, xs, indptr, indices, weights, u, readout, rate, J, dense, scratch):
+def train(program, xs, indptr, indices, weights, u, readout, rate, J, scratch):
     """Learn from xs, one value at a time; return the losses.
 
     D = diag(1 - h'²) W and, for the weight from j into i, I = (1 - h'_i²) h_j.
@@ -36,7 +36,7 @@ def train(program, xs, indptr, indices, weights, u, readout, rate, J, dense, scr
         error = readout @ new_h - xs[t + 1]
         losses[t] = 0.5 * error**2
         delta[0] = error * readout
-        panels_update_and_contract(*program, D, immediate, delta, J, grad, dense, scratch)
+        panels_update_and_contract(*program, D, immediate, delta, J, grad, scratch)
         readout -= rate * error * new_h
         weights -= rate * grad
         h[:] = new_h
@@ -62,7 +62,7 @@ def main(steps: int = 4000) -> tuple[float, float]:
     losses = train(
         tuple(influence.program), xs, W.indptr, W.indices, W.data, rng.standard_normal(units),
         np.zeros(units), 0.02, influence.panels,
-        np.zeros((1, units**2)), np.zeros(influence.program.scratch_size),
+        np.zeros(influence.program.scratch_size),
     )  # fmt: skip
     return losses[:500].mean(), losses[-500:].mean()
 

@@ -19,22 +19,21 @@ int stream(const sparsegrad_program *p, const sparsegrad_float64_functions *f, i
     double *immediate = malloc(sizeof(double) * (size_t)p->immediate_nnz);
     double *signal = malloc(sizeof(double) * (size_t)p->units);
     double *step_grad = malloc(sizeof(double) * (size_t)p->weights);
-    double *dense = calloc((size_t)p->dense_size + 1, sizeof(double));
     double *scratch = malloc(sizeof(double) * (size_t)p->scratch_size);
-    int failed = !dynamics || !immediate || !signal || !step_grad || !dense || !scratch;
+    int failed = !dynamics || !immediate || !signal || !step_grad || !scratch;
     for (int64_t t = 0; t < steps && !failed; t++) {
         for (int64_t e = 0; e < p->dynamics_nnz; e++) dynamics[e] = uniform(&seed);
         for (int64_t e = 0; e < p->immediate_nnz; e++) immediate[e] = uniform(&seed);
         for (int64_t i = 0; i < p->units; i++) signal[i] = uniform(&seed);
         if (t % 2 == 0) {
-            f->update_and_contract(p, 1, dynamics, immediate, signal, influence, step_grad, dense,
+            f->update_and_contract(p, 1, dynamics, immediate, signal, influence, step_grad,
                                    scratch);
         } else {
-            f->update(p, 1, dynamics, immediate, influence, dense, scratch);
+            f->update(p, 1, dynamics, immediate, influence, scratch);
             f->contract(p, 1, signal, influence, step_grad, scratch);
         }
         for (int64_t w = 0; w < p->weights; w++) grad[w] += step_grad[w];
     }
-    free(dynamics), free(immediate), free(signal), free(step_grad), free(dense), free(scratch);
+    free(dynamics), free(immediate), free(signal), free(step_grad), free(scratch);
     return failed;
 }

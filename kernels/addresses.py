@@ -14,13 +14,11 @@ from numba.extending import intrinsic
 from .cells import Dynamics, Partials
 
 SIZES = (
-    "units", "weights", "dynamics_nnz", "immediate_nnz", "influence_size", "dense_size",
-    "scratch_size", "panels_count", "supernodes_count", "rows_count", "sources_count",
-    "runs_count",
+    "units", "weights", "dynamics_nnz", "immediate_nnz", "influence_size", "scratch_size",
+    "panels_count", "segments_count", "entries_count", "members_count", "rows_count", "runs_count",
 )  # fmt: skip
 ARRAYS = (
-    "dynamics_indptr", "dynamics_indices", "panels", "row_indptr", "rows", "source_indptr",
-    "sources", "columns", "runs",
+    "panels", "segments", "entries", "members", "reached", "columns", "runs",
 )  # fmt: skip
 WORDS = len(SIZES) + len(ARRAYS)
 CELL_SIZES = (
@@ -69,21 +67,17 @@ real_at: Any = _real_at  # an intrinsic hides its first argument from type check
 
 @njit(cache=True, nogil=True)
 def program_at(words: Any, base: int) -> Any:
-    """Return the nine arrays of a program from its block of words, in the kernels' order."""
-    units, weights, d_nnz = words[0], words[1], words[2]
-    n_panels, supernodes, n_rows, n_sources, n_runs = (
-        words[7], words[8], words[9], words[10], words[11],
-    )  # fmt: skip
+    """Return the seven arrays of a program from its block of words, in the kernels' order."""
+    n_panels, n_segments, n_entries = words[6], words[7], words[8]
+    n_members, n_rows, n_runs = words[9], words[10], words[11]
     return (
-        carray(int64_at(base + words[12]), (units + 1,)),
-        carray(int32_at(base + words[13]), (d_nnz,)),
-        carray(int64_at(base + words[14]), (n_panels + 1, 8)),
-        carray(int64_at(base + words[15]), (supernodes + 1,)),
-        carray(int32_at(base + words[16]), (n_rows,)),
-        carray(int64_at(base + words[17]), (n_rows + 1,)),
-        carray(int64_at(base + words[18]), (n_sources,)),
-        carray(int32_at(base + words[19]), (weights,)),
-        carray(int64_at(base + words[20]), (n_runs, 4)),
+        carray(int64_at(base + words[12]), (n_panels + 1, 9)),
+        carray(int64_at(base + words[13]), (n_segments, 3)),
+        carray(int64_at(base + words[14]), (n_entries, 2)),
+        carray(int64_at(base + words[15]), (n_members + 1, 4)),
+        carray(int32_at(base + words[16]), (n_rows, 2)),
+        carray(int32_at(base + words[17]), (words[1],)),
+        carray(int64_at(base + words[18]), (n_runs, 4)),
     )
 
 

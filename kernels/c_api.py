@@ -20,17 +20,15 @@ def c_update(
     dynamics_data: Any,  # (batch, dynamics_nnz)             in
     immediate_data: Any,  # (batch, immediate_nnz)           in
     influence: Any,  # (batch, influence_size)               in/out
-    dense: Any,  # (batch, dense_size)                       scratch, zero at first
     scratch: Any,  # (scratch_size,)                         scratch
 ) -> None:
     """Update J."""
     words = carray(program, (WORDS,))
     p = program_at(words, 0)
     panels_update(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8],
+        p[0], p[1], p[2], p[3], p[4], p[5], p[6],
         carray(dynamics_data, (batch, words[2])), carray(immediate_data, (batch, words[3])),
-        carray(influence, (batch, words[4])), carray(dense, (batch, words[5])),
-        carray(scratch, (words[6],)),
+        carray(influence, (batch, words[4])), carray(scratch, (words[5],)),
     )  # fmt: skip
 
 
@@ -47,9 +45,9 @@ def c_contract(
     words = carray(program, (WORDS,))
     p = program_at(words, 0)
     panels_contract(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8],
+        p[0], p[1], p[2], p[3], p[4], p[5], p[6],
         carray(state_grad, (batch, words[0])), carray(influence, (batch, words[4])),
-        carray(grad, (words[1],)), carray(scratch, (words[6],)),
+        carray(grad, (words[1],)), carray(scratch, (words[5],)),
     )  # fmt: skip
 
 
@@ -62,16 +60,14 @@ def c_update_and_contract(
     state_grad: Any,  # (batch, units)                       in
     influence: Any,  # (batch, influence_size)               in/out
     grad: Any,  # (weights,)                                 out
-    dense: Any,  # (batch, dense_size)                       scratch, zero at first
     scratch: Any,  # (scratch_size,)                         scratch
 ) -> None:
     """Update J and contract it."""
     words = carray(program, (WORDS,))
     p = program_at(words, 0)
     panels_update_and_contract(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8],
+        p[0], p[1], p[2], p[3], p[4], p[5], p[6],
         carray(dynamics_data, (batch, words[2])), carray(immediate_data, (batch, words[3])),
         carray(state_grad, (batch, words[0])), carray(influence, (batch, words[4])),
-        carray(grad, (words[1],)), carray(dense, (batch, words[5])),
-        carray(scratch, (words[6],)),
+        carray(grad, (words[1],)), carray(scratch, (words[5],)),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .addresses import CELL_WORDS, cell_at, program_at, real_at
 from .cells import Maps, Partials, apply_maps, dynamics_values, immediate_values
 from .elementwise import gru, lstm, rnn_relu, rnn_tanh
-from .panels import CONTRACT, UPDATE, panels_range, spread_dynamics
+from .panels import CONTRACT, UPDATE, panels_range
 
 FINE = -1
 KINDS = (rnn_tanh, rnn_relu, gru, lstm)
@@ -180,16 +180,14 @@ def host_influence_step(
     order: NDArray[np.int32],  # (host's size,)  see `add_in_order`   in
     grad: NDArray[np.floating],  # (host's size,)             in/out
     step_grad: NDArray[np.floating],  # (weights,)            scratch
-    dense: NDArray[np.floating],  # (B, states²) or (B, 0)    scratch, zero at first
     scratch: NDArray[np.floating],  # (1, scratch size)       scratch
 ) -> None:
     """Update J of every sequence and, if the step is scored, add its gradient."""
     p = program_at(program, 0)
     mode = UPDATE | CONTRACT if scored else UPDATE
-    spread_dynamics(p[0], p[1], dynamics_data, dense)
     panels_range(
-        0, p[2].shape[0] - 1, mode, p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8],
-        dynamics_data, immediate_data, state_grad, influence, step_grad, dense, scratch[0],
+        0, p[0].shape[0] - 1, mode, p[0], p[1], p[2], p[3], p[4], p[5], p[6],
+        dynamics_data, immediate_data, state_grad, influence, step_grad, scratch[0],
     )  # fmt: skip
     if scored:
         add_in_order(order, step_grad, grad)

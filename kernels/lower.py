@@ -225,9 +225,7 @@ def _packed(position: int, place: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _first_position(
-    source_indptr: NDArray[np.int64], sources: NDArray[np.int32], row: int
-) -> int:
+def _first_position(source_indptr: NDArray[np.int64], sources: NDArray[np.int32], row: int) -> int:
     first = source_indptr[row]
     return sources[first, 1] if first < source_indptr[row + 1] else 0
 

@@ -172,7 +172,9 @@ def _add_immediate(first, last, runs, immediate, J):
         target, length = index(runs, run + 2), index(runs, run + 3)
         if step == 1:
             for c in range(0, length, n):
-                x = add(load_part(J, target + c, length - c), load_part(immediate, v + c, length - c))
+                x = add(
+                    load_part(J, target + c, length - c), load_part(immediate, v + c, length - c)
+                )
                 store_part(J, target + c, length - c, x)
         else:
             for c in range(length):
@@ -314,7 +316,7 @@ def panels_threads(
 # J ← P ∘ (I + D J)
 @njit(cache=True, nogil=True)
 def panels_update(
-    panels: NDArray[np.int64],  # (panels + 1, 9)                            in, `Influence.program` …
+    panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
     members: NDArray[np.int64],  # (members + 1, 4)                          in
@@ -339,7 +341,7 @@ def panels_update(
 # grad ← Σ_b J_bᵀ δ_b
 @njit(cache=True, nogil=True)
 def panels_contract(
-    panels: NDArray[np.int64],  # (panels + 1, 9)                            in, `Influence.program` …
+    panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
     members: NDArray[np.int64],  # (members + 1, 4)                          in
@@ -361,7 +363,7 @@ def panels_contract(
 # both, in one pass over J
 @njit(cache=True, nogil=True)
 def panels_update_and_contract(
-    panels: NDArray[np.int64],  # (panels + 1, 9)                            in, `Influence.program` …
+    panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
     members: NDArray[np.int64],  # (members + 1, 4)                          in

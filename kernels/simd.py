@@ -218,9 +218,7 @@ def _places(context: Any, builder: Any, sig: Any, args: Any, bundle: Any) -> lis
     """Return the address of each vector of a bundle that begins at element i."""
     llvm = _llvm_vector(bundle.dtype).as_pointer()
     first = builder.bitcast(_address(context, builder, sig.args[0], args[0], args[1]), llvm)
-    return [
-        builder.gep(first, [ir.Constant(ir.IntType(64), k)]) for k in range(bundle.count)
-    ]
+    return [builder.gep(first, [ir.Constant(ir.IntType(64), k)]) for k in range(bundle.count)]
 
 
 @intrinsic(prefer_literal=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .borrow import borrow
 from .cells import Dynamics, Partials, dynamics_values, immediate_gathered
-from .panels import CONTRACT, UPDATE, panels_range, panels_threads, spread_dynamics
+from .panels import CONTRACT, UPDATE, panels_range, panels_threads
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, any_scored, finish, observe, signal
 
 
@@ -21,7 +21,6 @@ class Numbers(NamedTuple):
     immediate_data: NDArray[np.floating]  # (B, nnz of I)       scratch
     influence: NDArray[np.floating]  # (B, size)                in/out, J in panels
     step_grad: NDArray[np.floating]  # (weights,)               scratch
-    dense: NDArray[np.floating]  # (B, states²) or (B, 0)       scratch, zero at first
     scratch: NDArray[np.floating]  # (threads, scratch size)    scratch
 
 
@@ -36,18 +35,16 @@ def influence_step(
     """Update J of every stream and, if the step is scored, add its gradient."""
     p, n = program, numbers
     mode = UPDATE | CONTRACT if scored else UPDATE
-    spread_dynamics(p.dynamics_indptr, p.dynamics_indices, n.dynamics_data, n.dense)
     if n.cuts.size == 2:
         panels_range(
-            0, p.panels.shape[0] - 1, mode, p.dynamics_indptr, p.dynamics_indices, p.panels,
-            p.row_indptr, p.rows, p.source_indptr, p.sources, p.columns, p.runs, n.dynamics_data,
-            n.immediate_data, state_grad, n.influence, n.step_grad, n.dense, n.scratch[0],
+            0, p.panels.shape[0] - 1, mode, p.panels, p.segments, p.entries, p.members, p.reached,
+            p.columns, p.runs, n.dynamics_data, n.immediate_data, state_grad, n.influence,
+            n.step_grad, n.scratch[0],
         )  # fmt: skip
     else:
         panels_threads(
-            n.cuts, mode, p.dynamics_indptr, p.dynamics_indices, p.panels,
-            p.row_indptr, p.rows, p.source_indptr, p.sources, p.columns, p.runs, n.dynamics_data,
-            n.immediate_data, state_grad, n.influence, n.step_grad, n.dense, n.scratch,
+            n.cuts, mode, p.panels, p.segments, p.entries, p.members, p.reached, p.columns, p.runs,
+            n.dynamics_data, n.immediate_data, state_grad, n.influence, n.step_grad, n.scratch,
         )  # fmt: skip
     if scored:
         for w in range(n.step_grad.size):

@@ -59,7 +59,7 @@ def _asked_for_version(frame: int) -> bool:
     return True
 
 
-# (block, weights, x, s, J) → (s', J', ∂s'/∂a, weights in the maps' order; scratch: D, I, dense, …)
+# (block, weights, x, s, J) → (s', J', ∂s'/∂a, weights in the maps' order; scratch: D, I, …)
 @njit(cache=True, nogil=True)
 def _step(frame: int, like: Any) -> int:
     if _asked_for_version(frame):
@@ -80,11 +80,10 @@ def _step(frame: int, like: Any) -> int:
     weights = carray(real_at(_result(frame, 3), like), (words[1],))
     D = carray(real_at(_result(frame, 4), like), (batch, words[2]))
     immediate = carray(real_at(_result(frame, 5), like), (batch, words[3]))
-    dense = carray(real_at(_result(frame, 6), like), (batch, words[5]))
-    scratch = carray(real_at(_result(frame, 7), like), (words[6],))
-    sources = carray(real_at(_result(frame, 8), like), (units + inputs + 1,))
-    pre = carray(real_at(_result(frame, 9), like), (n_maps, units))
-    d_state = carray(real_at(_result(frame, 10), like), (count, count, units))
+    scratch = carray(real_at(_result(frame, 6), like), (words[5],))
+    sources = carray(real_at(_result(frame, 7), like), (units + inputs + 1,))
+    pre = carray(real_at(_result(frame, 8), like), (n_maps, units))
+    d_state = carray(real_at(_result(frame, 9), like), (count, count, units))
     for i in range(order.size):
         weights[order[i]] = given[i]
     maps = Maps(indptr, recurrent_end, indices, weights)
@@ -103,11 +102,9 @@ def _step(frame: int, like: Any) -> int:
         flat = influence.reshape(batch * size)
         for i in range(flat.size):
             flat[i] = before[i]
-    dense[:] = 0
     p = program_at(words, base)
     panels_update(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], D, immediate, influence, dense,
-        scratch,
+        p[0], p[1], p[2], p[3], p[4], p[5], p[6], D, immediate, influence, scratch,
     )  # fmt: skip
     return 0
 
@@ -130,10 +127,10 @@ def _pull(frame: int, like: Any) -> int:
     flat = carray(real_at(_result(frame, 0), like), (words[1],))
     x_grad = carray(real_at(_result(frame, 1), like), (batch, inputs))
     grad = carray(real_at(_result(frame, 2), like), (words[1],))
-    scratch = carray(real_at(_result(frame, 3), like), (words[6],))
+    scratch = carray(real_at(_result(frame, 3), like), (words[5],))
     p = program_at(words, base)
     panels_contract(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], state_grad, influence, grad, scratch,
+        p[0], p[1], p[2], p[3], p[4], p[5], p[6], state_grad, influence, grad, scratch,
     )  # fmt: skip
     flat[:] = 0
     add_in_order(order, grad, flat)

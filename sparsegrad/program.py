@@ -98,7 +98,7 @@ def _lower(pattern: ReachPattern) -> Program:
     # Equal neighbours make a segment; none reaches from one group into the next.
     new = np.ones(len(pairs), bool)
     new[1:] = (lengths[1:] != lengths[:-1]).any(axis=1)
-    new[pair_indptr[:-1]] = True
+    new[pair_indptr[:-1][np.diff(pair_indptr) > 0]] = True
     starts = np.flatnonzero(new)
     segments = np.empty((starts.size, 3), np.int64)
     segments[:, 0] = np.diff(starts, append=len(pairs))
@@ -110,7 +110,6 @@ def _lower(pattern: ReachPattern) -> Program:
     lead = order[group_indptr[:-1]]
     pieces = np.maximum(-(-weights[lead] // limit[lead]), 1)
     group = np.repeat(np.arange(lead.size), pieces)
-    piece = np.arange(group.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     size = np.diff(group_indptr)
     members = _members(order, weights, reach_indptr, limit)
     widest = np.maximum.reduceat(members[:-1, 1], np.cumsum(size[group]) - size[group])
@@ -127,10 +126,9 @@ def _lower(pattern: ReachPattern) -> Program:
     panels[:-1, 6] = entry_indptr[group]
     panels[1:, 7] = np.cumsum(size[group])
     # The last row's vectors reach as far as whole lines would.
-    panels[1:, 0] = np.cumsum(
-        _round_up(np.where(rows > 0, (rows - 1) * panels[:-1, 3] + SLACK * panels[:-1, 2], 0), SLACK)
-    )
-    del piece
+    last = SLACK * panels[:-1, 2] - panels[:-1, 3]
+    sizes = np.where(rows > 0, rows * panels[:-1, 3] + last, 0)
+    panels[1:, 0] = np.cumsum(_round_up(sizes, SLACK))
 
     reached = np.stack([reach_indices, places], axis=1)
     columns = np.argsort(np.argsort(order)[pattern.supernode], kind="stable").astype(np.int32)

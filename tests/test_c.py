@@ -120,12 +120,11 @@ def test_a_dense_product_through_the_pointers(dtype):
         for size in (24 * 24, pattern.immediate_indices.size, 24)
     )
     grad = np.zeros(pattern.shape[0], dtype)
-    dense = np.zeros((2, program.struct.dense_size), dtype)
     scratch = np.zeros(program.struct.scratch_size, dtype)
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 7)(
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 6)(
         functions(dtype).update_and_contract
     )
-    arrays = (D, immediate, signal, theirs.panels, grad, dense, scratch)
+    arrays = (D, immediate, signal, theirs.panels, grad, scratch)
     for _ in range(3):
         expected = ours.update_and_contract(D, immediate, signal)
         call(ctypes.addressof(program.struct), 2, *[a.ctypes.data for a in arrays])

@@ -86,7 +86,7 @@ def functions(dtype: str) -> Functions:
 @cache
 def _compiled(dtype: str) -> tuple[Any, ...]:
     real, words = types.CPointer(getattr(types, dtype)), types.CPointer(types.int64)
-    pointers = {c_update: 5, c_contract: 4, c_update_and_contract: 7}
+    pointers = {c_update: 4, c_contract: 4, c_update_and_contract: 6}
     return tuple(
         numba.cfunc(types.void(words, types.int64, *[real] * count), cache=True)(function)
         for function, count in pointers.items()

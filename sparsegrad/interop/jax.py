@@ -193,11 +193,11 @@ class SnapStep:
     def _call(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
         cell, batch = self.cell, x.shape[0]
         components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
-        _, p, d_nnz, i_nnz, size, dense, scratch = self._sizes[:7]
+        _, p, d_nnz, i_nnz, size, scratch = self._sizes[:6]
         results = (
             self._array(batch, components, units), self._array(batch, size),
             self._array(batch, components, n_maps, units), self._array(p),
-            self._array(batch, d_nnz), self._array(batch, i_nnz), self._array(batch, dense),
+            self._array(batch, d_nnz), self._array(batch, i_nnz),
             self._array(scratch), self._array(units + cell.inputs + 1),
             self._array(n_maps, units), self._array(components, components, units),
         )  # fmt: skip
@@ -219,7 +219,7 @@ class SnapStep:
         batch = d_pre.shape[0]
         results = (
             self._array(ordered.size), self._array(batch, self.cell.inputs),
-            self._array(ordered.size), self._array(self._sizes[6]),
+            self._array(ordered.size), self._array(self._sizes[5]),
         )  # fmt: skip
         call = jax.ffi.ffi_call(f"sparsegrad_pull_{self._dtype}", results)
         grad, x_grad, *_ = call(self._block, ordered, d_pre, influence, state_grad)

@@ -18,36 +18,34 @@ typedef struct {
     int64_t dynamics_nnz;     /* values of D, in CSR order */
     int64_t immediate_nnz;    /* values of I, in CSC order: weight by weight */
     int64_t influence_size;   /* elements of J for one sequence, with padding */
-    int64_t dense_size;       /* elements of `dense` for one sequence; may be 0 */
     int64_t scratch_size;     /* elements of `scratch` */
     int64_t panels_count;
-    int64_t supernodes_count;
+    int64_t segments_count;
+    int64_t entries_count;
+    int64_t members_count;
     int64_t rows_count;
-    int64_t sources_count;
     int64_t runs_count;
-    const int64_t *dynamics_indptr;
-    const int32_t *dynamics_indices;
     const int64_t *panels;
-    const int64_t *row_indptr;
-    const int32_t *rows;
-    const int64_t *source_indptr;
-    const int64_t *sources;
+    const int64_t *segments;
+    const int64_t *entries;
+    const int64_t *members;
+    const int32_t *reached;
     const int32_t *columns;
     const int64_t *runs;
 } sparsegrad_program;
 
-/* REAL is float or double. `influence` and `dense` are zero at the start of a sequence. */
+/* REAL is float or double. `influence` is zero at the start of a sequence. */
 #define SPARSEGRAD_FUNCTIONS(REAL, NAME)                                                           \
     typedef void (*NAME##_update)(                                                                 \
         const sparsegrad_program *program, int64_t batch, const REAL *dynamics_data,               \
-        const REAL *immediate_data, REAL *influence, REAL *dense, REAL *scratch);                  \
+        const REAL *immediate_data, REAL *influence, REAL *scratch);                               \
     typedef void (*NAME##_contract)(                                                               \
         const sparsegrad_program *program, int64_t batch, const REAL *state_grad,                  \
         const REAL *influence, REAL *grad, REAL *scratch);                                         \
     typedef void (*NAME##_update_and_contract)(                                                    \
         const sparsegrad_program *program, int64_t batch, const REAL *dynamics_data,               \
         const REAL *immediate_data, const REAL *state_grad, REAL *influence, REAL *grad,           \
-        REAL *dense, REAL *scratch);                                                               \
+        REAL *scratch);                                                                            \
     typedef struct {                                                                               \
         NAME##_update update;                                                                      \
         NAME##_contract contract;                                                                  \
@@ -59,8 +57,7 @@ SPARSEGRAD_FUNCTIONS(double, sparsegrad_float64)
 
 /* dynamics_data  (batch, dynamics_nnz)      immediate_data  (batch, immediate_nnz)
  * state_grad     (batch, units)             influence       (batch, influence_size)
- * grad           (weights,)                 dense           (batch, dense_size)
- * scratch        (scratch_size,)
+ * grad           (weights,)                 scratch         (scratch_size,)
  */
 
 #endif

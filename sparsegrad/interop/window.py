@@ -236,12 +236,12 @@ class Window:
         if influence.threads == 1:
             host_influence_step(
                 self._words, step.dynamics_data, step.immediate_data, scored, delta,
-                influence.panels, order, grad, step_grad, influence.dense, influence.scratch,
+                influence.panels, order, grad, step_grad, influence.scratch,
             )  # fmt: skip
             return
         numbers = Numbers(
             influence.cuts, step.dynamics_data, step.immediate_data, influence.panels, step_grad,
-            influence.dense, influence.scratch,
+            influence.scratch,
         )  # fmt: skip
         influence_step(influence.program, numbers, scored, delta, np.zeros_like(step_grad))
         if scored:

@@ -25,12 +25,12 @@ def program_sizes(influence: Influence) -> list[int]:
         pattern.dynamics_indices.size,
         pattern.immediate_indices.size,
         program.size,
-        influence.dense.shape[1],
         program.scratch_size,
         program.panels.shape[0] - 1,
-        program.row_indptr.size - 1,
-        program.rows.size,
-        program.sources.size,
+        program.segments.shape[0],
+        program.entries.shape[0],
+        program.members.shape[0] - 1,
+        program.reached.shape[0],
         program.runs.shape[0],
     ]
 

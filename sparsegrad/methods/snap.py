@@ -94,7 +94,6 @@ class InfluenceEngine:
             immediate_data=np.zeros((batch, pattern.immediate_indices.size), cell.dtype),
             influence=self.influence.panels,
             step_grad=np.zeros(cell.weights.size, cell.dtype),
-            dense=self.influence.dense,
             scratch=self.influence.scratch,
         )
 
