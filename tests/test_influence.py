@@ -195,7 +195,7 @@ def test_update_then_contract_has_the_bits_of_one_pass(dtype, rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads_change_no_bit(dtype, monkeypatch, rng):
     monkeypatch.setattr(sparsegrad.program, "_SHARE", 1)
-    net = random_sparse(rng, 30, 4, 40)
+    net = random_sparse(rng, 48, 5, 40)
     pattern = reach(*net, n=2)
     batch = 3
     all_J = [Influence(pattern, batch, dtype, threads) for threads in (1, 2, 3, 7)]
