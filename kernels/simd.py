@@ -272,9 +272,11 @@ def _prefetch_bundle(typingctx: Any, a: Any, i: Any, like: Any) -> Any:
         number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        reading, into_l1, data = (ir.Constant(number, flag) for flag in (0, 3, 1))
+        # Three panels of a narrow net fit into L1, those of wide rows would push each other out.
+        cache = 3 if like.count < 4 else 2
+        reading, near, data = (ir.Constant(number, flag) for flag in (0, cache, 1))
         for place in _places(context, builder, sig, args, like):
-            builder.call(function, [builder.bitcast(place, byte), reading, into_l1, data])
+            builder.call(function, [builder.bitcast(place, byte), reading, near, data])
         return context.get_dummy_value()
 
     return types.void(a, types.intp, like), codegen
