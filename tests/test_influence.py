@@ -415,7 +415,8 @@ def test_kernels_allocate_nothing(kernel, rng):
         "panels_update": (*J.program, D, immediate, influence, scratch),
         "panels_contract": (*J.program, delta, influence, grad, scratch),
         "panels_range": (
-            0, len(J.program.panels) - 1, 3, *J.program, D, immediate, delta, influence, grad, scratch,
+            0, len(J.program.panels) - 1, 3, *J.program, D, immediate, delta, influence, grad,
+            scratch,
         ),
     }  # fmt: skip
     fresh(*arguments[kernel])
