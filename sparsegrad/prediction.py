@@ -1,15 +1,17 @@
 """The cost model: predicted seconds of an influence update, from counts and rates of this machine.
 
-The counts come from a pattern alone. A supernode of f weights, whose R units have S entries of D
-among them, is a panel of R rows and V = ⌈f / lanes⌉ vectors, and its update takes
+The counts are those of the lowered pattern (`sparsegrad.program`), no times among them. A panel of
+R rows, V vectors each, whose pairs of rows have s shared and t own entries, takes
 
-    S·V      multiply-adds of whole vectors, which are the dearer the emptier D[R, R] is
-    S, R     sources and rows to walk over, once for every eight vectors
-    R·V      vectors of J to move: in a cache, and at the bandwidth of J's own size
+    s (V + 3), t (2 V + 3)   loads of vectors, values of D and indices
+    R V, R                   vectors of J to move through the first cache; rows to walk over
+    segments                 loops whose length changes
 
-beside a fixed price per panel, per value of D and I, and per call. The prices are rates of this
-machine: they are fitted, none below zero, to the times of small synthetic patterns (probes),
-which the real kernel runs when the model is made. No measured point has a part in its prediction.
+beside a fixed price per panel, per value of D and I, and per call; J's bytes move at the bandwidth
+of its own size. Loads from a panel that is too large for a cache have a price of their own.
+The prices are rates of this machine: they are fitted, none below zero, to the times of small
+synthetic patterns (probes), which the real kernel runs when the model is made. No measured point
+has a part in its prediction.
 """
 
 from typing import NamedTuple
@@ -18,20 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.influence import Influence
+from sparsegrad.kernels.simd import SLACK
 from sparsegrad.pattern import ReachPattern
+from sparsegrad.program import lower
 from sparsegrad.roofline import VECTOR_BYTES, Roofline
 from sparsegrad.timing import time_update
 
-FULL = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
-"""How full D[R, R] is where multiply-adds have a price of their own; linear in between."""
 COUNTED = (
-    "call", "bandwidth", "value of D or I", "entry of I", "panel", "row", "vector of J", "source",
-    *(f"vector of multiply-adds at {100 * full:.0f}%" for full in FULL),
+    "call", "bandwidth", "value of D or I", "entry of I", "panel", "segment", "row", "vector of J",
+    *(f"{kind} load, {far}" for far in ("near", "far", "farther") for kind in ("shared", "own")),
 )  # fmt: skip
-TALL = 8
-"""Rows from which on fullness means anything."""
-TOGETHER = 8
-"""Vectors that one look at a source serves."""
+FAR = (1 << 14, 3 << 15)
+"""Bytes of a panel beyond which its rows are no longer near: caches differ, so two rough steps."""
 PROBE_SECONDS = 0.008
 
 
@@ -48,9 +48,10 @@ PROBES = (
     Probe(1, 1, 0.02, 1), Probe(1, 16, 0.02, 64), Probe(1, 16, 0.02, 600),
     Probe(1, 128, 0.02, 64), Probe(1, 128, 0.02, 600), Probe(2, 300, 0.02, 300),
     Probe(8, 8, 0.1, 300), Probe(8, 128, 0.1, 100),
-    *(Probe(48, f, full, 1600 // f + 24) for f in (8, 48, 128) for full in (0.04, *FULL[1:])),
-    *(Probe(160, f, full, 480 // f + 4) for f in (8, 48, 128) for full in (0.01, 0.1, *FULL[1:])),
-    Probe(400, 128, 0.5, 2), Probe(64, 64, 0.03, 8000), Probe(16, 16, 0.1, 40000),
+    *(Probe(48, f, full, 1600 // f + 24) for f in (8, 48, 128) for full in (0.04, 0.25, 0.5, 1)),
+    *(Probe(160, f, full, 480 // f + 4) for f in (8, 48, 128) for full in (0.01, 0.1, 0.5, 1)),
+    Probe(512, 64, 0.1, 4), Probe(512, 128, 0.1, 2), Probe(512, 128, 0.6, 2),
+    Probe(64, 64, 0.03, 8000), Probe(16, 16, 0.1, 40000),
 )  # fmt: skip
 SHARED = Probe(160, 128, 0.25, 60)
 """What threads share when their gain is measured."""
@@ -119,17 +120,20 @@ class CostModel:
 
     def _count(self, pattern: ReachPattern, batch: int) -> NDArray[np.float64]:
         """Count what has a price, in the order of `COUNTED`."""
-        columns, sources = pattern.weights_per_supernode, pattern.edges_per_supernode
-        rows = np.diff(pattern.reach_indptr)
-        vectors = -(-columns // self._lanes)
-        passes = -(-vectors // TOGETHER)
-        full = np.where(rows >= TALL, sources / np.maximum(rows * rows, 1), 0.0)
-        near = np.clip(1 - np.abs(full[:, None] - FULL) / FULL[1], 0, 1)
+        program = lower(pattern)
+        panels, segments = program.panels[:-1], program.segments
+        rows, vectors = panels[:, 1], panels[:, 2] * SLACK // self._lanes
+        each = np.cumsum(segments[:, :1] * segments[:, 1:], axis=0)
+        each = np.concatenate([np.zeros((1, 2), np.int64), each])
+        shared, own = (each[panels[:, 5]] - each[panels[:, 4]]).T
+        far = np.digitize(rows * vectors * VECTOR_BYTES, FAR, right=True)
+        loads = shared * (vectors + 3), own * (2 * vectors + 3)
         entries = pattern.immediate_indices.size
-        held = batch * float(rows @ vectors) * VECTOR_BYTES
+        held = batch * program.size * self.roofline.dtype.itemsize
         counts = [
-            entries + pattern.dynamics_indices.size, entries, rows.size, rows @ passes,
-            rows @ vectors, sources @ passes, *((sources * vectors) @ near),
+            entries + pattern.dynamics_indices.size, entries, len(panels),
+            (panels[:, 5] - panels[:, 4]).sum(), rows.sum(), rows @ vectors,
+            *(some[far == step].sum() for step in range(len(FAR) + 1) for some in loads),
         ]  # fmt: skip
         moving = 2 * held / self.roofline.bandwidth(held)
         return np.array([1.0, moving, *(batch * float(count) for count in counts)])
