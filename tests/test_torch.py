@@ -506,6 +506,16 @@ def test_strided_input_is_taken_as_it_reads():
     same(cell(x, h), theirs(x, h))
 
 
+def test_tensors_without_memory_of_their_own_are_taken_as_they_read():
+    cell = SnApGRU(INPUTS, UNITS, sparsity=0.6, seed=1)
+    x = torch.randn(2, INPUTS)
+    with torch.no_grad():
+        assert torch.equal(cell(torch._neg_view(x)), cell(-x))
+        zeros = torch._efficientzerotensor((2, INPUTS))
+        assert torch.equal(cell(zeros), cell(torch.zeros(2, INPUTS)))
+        assert torch.equal(cell(x[:1].expand(2, -1)), cell(x[[0, 0]]))
+
+
 def test_bad_input_is_refused_in_one_line():
     cell = SnApGRU(INPUTS, UNITS, sparsity=0.6, seed=1)
     x, h = torch.zeros(2, INPUTS), torch.zeros(2, UNITS)
@@ -516,6 +526,9 @@ def test_bad_input_is_refused_in_one_line():
         (lambda: cell(x, h.to("meta")), ValueError, "state must be on the CPU, got meta"),
         (lambda: cell(x.double(), h), TypeError, "x must be torch.float32, got torch.float64"),
         (lambda: cell(x, h.double()), TypeError, "state must be torch.float32"),
+        (lambda: cell(x.to_sparse(), h), TypeError, "x must be dense, got torch.sparse_coo"),
+        (lambda: cell(x[None], h), ValueError, r"shape \(1, batch, hidden_size\), got \(2, 9\)"),
+        (lambda: cell(x[None], torch.stack([h, h])), ValueError, r"got \(2, 2, 9\)"),
         (lambda: cell(x.numpy(), h), TypeError, "x must be a torch.Tensor, got ndarray"),
         (lambda: cell(x[:, :2], h), ValueError, r"x must have shape \(2, 4\), got \(2, 2\)"),
         (lambda: cell(x, h[:1]), ValueError, r"state must have shape \(2, 9\), got \(1, 9\)"),

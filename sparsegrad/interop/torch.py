@@ -15,6 +15,8 @@ A layer below gets the gradient of the current step only: what x did to earlier 
 `backward` may run after each step or after several; then in the order of the steps, or once for
 the sum of their losses. A step keeps D_t and I_t until J is past it, which is when its backward
 pass has run, or when nothing holds its output any more.
+
+A cell runs outside `torch.compile`: in a compiled function, call ``torch.compiler.disable(cell)``.
 """
 
 from typing import Any, ClassVar, Self
@@ -351,7 +353,14 @@ class _SnApCell(nn.Module):
     def _sequence(self, xs: Tensor, h: Any) -> tuple[Tensor, Any]:
         state = None
         if h is not None:
-            state = tuple(s[0] for s in (h if isinstance(h, tuple) else (h,)))
+            state = h if isinstance(h, tuple) else (h,)
+            for s in state:
+                if isinstance(s, Tensor) and (s.dim() != 3 or s.shape[0] != 1):
+                    raise ValueError(
+                        f"the state of a sequence must have shape (1, batch, hidden_size), "
+                        f"got {tuple(s.shape)}"
+                    )
+            state = tuple(s[0] for s in state)
         outputs = []
         for x in xs:
             state = self._step(x, state)

@@ -178,9 +178,10 @@ def in_place(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ..
         and tensor.shape == shape
         and tensor.is_contiguous()
         and not tensor.is_neg()
+        and tensor.data_ptr()
     ):
         return tensor
     require_cpu(name, tensor, dtype)
     if tensor.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
-    return tensor.detach().resolve_neg().contiguous()
+    return torch.empty(shape, dtype=dtype).copy_(tensor.detach())
