@@ -261,6 +261,8 @@ def draw_compared(folder: Path, entries: Any, lines: Any, measure: str) -> list[
     }
     settings = entries[0].settings
     updates = "online" if settings.update == "step" else "updates at the end of sequences"
+    if settings.update == "step" and any(line["method"] == "bptt" for line in lines):
+        updates += " (bptt: an update per sequence)"
     seeds = "one seed" if (n := lines[0]["runs"]) == 1 else f"{n} seeds: mean, lowest and highest"
     title = f"{_net(settings)}, {updates}\n{seeds}; each method at its best rate"
     draw_curves(curves, measure, title, folder / "compare.png")
