@@ -16,6 +16,8 @@ except ImportError:  # not on Windows, where a second run in a folder goes unnot
     fcntl = None  # type: ignore[assignment]
 
 CHECKPOINT = "checkpoint.safetensors"
+FILES = (CHECKPOINT, "checkpoint.json", "config.json", "summary.json", "curve.png")
+"""What is written whole, by :func:`sparsegrad.whole.replacing`."""
 
 
 class Folder:
@@ -50,8 +52,9 @@ class Folder:
                 raise ValueError(
                     f"another run is writing into {path}; name another folder, or wait for it"
                 ) from None
-        for left in path.glob(f".{CHECKPOINT}.*"):
-            shutil.rmtree(left)  # half a checkpoint of a run that was killed
+        for name in FILES:
+            for left in path.glob(f".{name}.*"):  # half a file of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
 
     @property
     def checkpoint(self) -> Path:
