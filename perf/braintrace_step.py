@@ -5,7 +5,8 @@ readout; ours updates the weights as well. The tanh RNN has 32 inputs; both matr
 
     ours      OnlineLearner.run with SnAp(n)
     theirs    braintrace.SnAp(n) on its sparse recurrent layer; its input layer is its dense one
-              with the zeros stored, which is faster there than its sparse one
+              with the zeros stored, which is faster there than its sparse one, and a batch goes
+              through its vmap, which at n = 1 is 14 times as fast as its own batches
     exact     the same with its dense recurrent layer, the zeros stored: exact RTRL from n = 2 on,
               which in places is faster there than SnAp-2 is; beside our SnAp-2 and our RTRL
 
@@ -157,7 +158,7 @@ class Theirs:
         xs, targets = (data[name][:, 0] if alone else data[name] for name in ("xs", "targets"))
         learner = braintrace.compile(
             Net(), braintrace.SnAp, jnp.asarray(xs[0]), n=point.n or 2,
-            batch_size=None if alone else point.batch,
+            batch_size=None if alone else point.batch, vmap=not alone,
             snap_max_jacobian_elements=round(limit / np.dtype(point.dtype).itemsize),
         )  # fmt: skip
 
@@ -179,7 +180,7 @@ class Theirs:
             "weight_ih": np.asarray(found["given"]["weight"]).T * given,
             "bias_ih": np.asarray(found["recurrent"]["bias"]),
         }
-        traces = [s.value for key, s in learner.states().items() if "etrace" in str(key[0])]
+        traces = [s.value for key, s in learner.states().items() if "etrace" in str(key)]
         self.influence_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(traces))
 
     def run(self) -> None:
@@ -316,6 +317,7 @@ def main() -> None:
         for n in (2, None):
             point = Point(12, 0.7, n, 1, 5, "float64")
             measure(point, ["ours", *contestants(n)], options)
+        measure(Point(12, 0.7, 2, 3, 5, "float64"), ["ours", "theirs"], options)
         return
     for units, sparsity in NETS:
         if options.units and units not in options.units:
