@@ -57,6 +57,21 @@ class Point:
         shapes = (self.units, self.units), (self.units, INPUTS)
         return tuple(rng.random(shape) >= self.sparsity for shape in shapes)
 
+    def their_bytes(self, dense: bool) -> int:
+        """Estimate what braintrace needs: thrice its traces and block Jacobians, as measured."""
+        wide = self.units
+        if not dense:
+            step = sparse.csr_array(self.masks()[0], dtype=np.int64)
+            near = sparse.eye_array(self.units, dtype=np.int64, format="csr")
+            for _ in range((self.n or self.units) - 1):
+                near = sparse.csr_array(near + near @ step)
+                near.data[:] = 1
+            wide = int(near.sum(axis=0).max())
+        weights = self.units**2 if dense else self.masks()[0].sum()
+        traces = (weights + INPUTS * self.units) * wide
+        elements = self.batch * (traces + self.units * wide**2)
+        return 3 * int(elements) * np.dtype(self.dtype).itemsize
+
     def problem(self) -> dict[str, Any]:
         """Draw weights, inputs and targets."""
         rng = np.random.default_rng(1)
@@ -109,6 +124,8 @@ class Theirs:
     """braintrace's learner."""
 
     def __init__(self, point: Point, dense: bool, limit: float) -> None:
+        if (needed := point.their_bytes(dense)) > limit:
+            raise MemoryError(f"it would need about {needed / 2**30:.0f} GiB")
         import brainevent
         import brainstate
         import braintrace
@@ -305,7 +322,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="*", default=[1, 2, 3], help="0: exact")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--gib", type=float, default=8, help="of the peer's largest array")
+    parser.add_argument("--gib", type=float, default=8, help="that the peer may need")
     parser.add_argument("--patience", type=float, default=150, help="seconds to get ready")
     parser.add_argument("--serve", choices=["ours", "theirs", "exact"], help=argparse.SUPPRESS)
     options = parser.parse_args()
