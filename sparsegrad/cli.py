@@ -203,7 +203,7 @@ def _profile(arguments: argparse.Namespace) -> int:
 
     model: CostModel | None = None
     points: list[Point] = []
-    stopped = False
+    stopped: KeyboardInterrupt | MemoryError | None = None
     with _Progress(len(sweep)) as progress:
         try:
             if not arguments.dry_run:
@@ -212,11 +212,13 @@ def _profile(arguments: argparse.Namespace) -> int:
             for point in profile(sweep, model, progress.announce):
                 points.append(point)
                 progress.advance()
-        except KeyboardInterrupt:
-            stopped = True
+        except (KeyboardInterrupt, MemoryError) as reason:
+            stopped = reason
+    if isinstance(stopped, MemoryError) and not points:
+        raise stopped
     fits = fit_growth(points)
     title = _title(sweep, model)
-    status = INTERRUPTED if stopped else 0
+    status = 0 if stopped is None else FAILED if isinstance(stopped, MemoryError) else INTERRUPTED
     try:
         if arguments.format == "table":
             _print_tables(points, fits, title)
@@ -224,8 +226,9 @@ def _profile(arguments: argparse.Namespace) -> int:
             sys.stdout.write((json_report if arguments.format == "json" else csv_report)(points))
         sys.stdout.flush()
     finally:  # neither does a closed pipe lose the files, nor an unwritable folder the print
-        if stopped:
-            _complain(f"interrupted after {len(points)} of {len(sweep)} points")
+        if stopped is not None:
+            reason = str(stopped) or "interrupted"
+            _complain(f"{reason}; stopped after {len(points)} of {len(sweep)} points")
         if arguments.out is not None and points:
             status = _write(arguments.out, sweep, model, points, fits, title) or status
     return status

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sparsegrad.memory import require_memory
+
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 GATE_MASKS = ("independent", "shared")
 
@@ -153,6 +155,7 @@ def _random_mask(
     """
     places = rows * columns
     count = round((1 - sparsity) * places)
+    require_memory(24 * min(count, places - count) + places * (2 * count > places), "a mask")
     if 2 * count > places:
         keep = np.ones(places, dtype=bool)
         keep[_subset(rng, places, places - count)] = False

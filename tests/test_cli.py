@@ -256,7 +256,20 @@ def test_interruption_keeps_the_finished_points(capsys, monkeypatch):
     status, out, err = run(capsys, *COUNTED, "--format", "json")
     assert status == 130
     assert len(json.loads(out)) == 2
-    assert err == "sparsegrad: interrupted after 2 of 16 points\n"
+    assert err == "sparsegrad: interrupted; stopped after 2 of 16 points\n"
+
+
+def test_a_net_that_does_not_fit_keeps_the_finished_points(capsys):
+    arguments = ["profile", "--dry-run", "--format", "json", "--units", "10", "100000000"]
+    status, out, err = run(capsys, *arguments, "--sparsity", "0.5", "--n", "1")
+    assert status == 2
+    assert [point["units"] for point in json.loads(out)] == [10]
+    assert err.startswith("sparsegrad: a mask must fit in the available memory of ")
+    assert err.endswith("; stopped after 1 of 2 points\n")
+    assert err.count("\n") == 1
+    status, out, err = run(capsys, *arguments[:-2], "100000000", "--sparsity", "0.5")
+    assert (status, out) == (2, "")
+    assert err.startswith("sparsegrad: a mask must fit in the available memory of ")
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):
