@@ -74,7 +74,7 @@ def program_at(words: Any, base: int) -> Any:
         carray(int64_at(base + words[12]), (n_panels + 1, 9)),
         carray(int64_at(base + words[13]), (n_segments, 3)),
         carray(int64_at(base + words[14]), (n_entries, 2)),
-        carray(int64_at(base + words[15]), (n_members + 1, 4)),
+        carray(int64_at(base + words[15]), (n_members + 1, 5)),
         carray(int32_at(base + words[16]), (n_rows, 2)),
         carray(int32_at(base + words[17]), (words[1],)),
         carray(int64_at(base + words[18]), (n_runs, 4)),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 @njit(cache=True, nogil=True)
 def panels_to_csr(
     panels: NDArray[np.int64],  # (panels + 1, 9)         in
-    members: NDArray[np.int64],  # (members + 1, 4)       in
+    members: NDArray[np.int64],  # (members + 1, 5)       in
     reached: NDArray[np.int32],  # (rows, 2)              in, sorted by unit within a supernode
     columns: NDArray[np.int32],  # (weights,)             in
     reach_indptr: NDArray[np.int64],  # (weights + 1,)    in, by weight
@@ -17,9 +17,10 @@ def panels_to_csr(
 ) -> None:
     """Gather the entries of J, weight by weight."""
     for p in range(panels.shape[0] - 1):
-        offset, stride = panels[p, 0], panels[p, 3]
+        stride = panels[p, 3]
         for k in range(panels[p, 7], panels[p + 1, 7]):
             column, width, first = members[k, 0], members[k, 1], members[k, 2]
+            offset = panels[p, 0] + members[k, 4]
             for r in range(members[k, 3]):
                 row = offset + reached[first + r, 1] * stride
                 for c in range(width):
@@ -29,7 +30,7 @@ def panels_to_csr(
 @njit(cache=True, nogil=True)
 def csr_to_panels(
     panels: NDArray[np.int64],  # (panels + 1, 9)         in
-    members: NDArray[np.int64],  # (members + 1, 4)       in
+    members: NDArray[np.int64],  # (members + 1, 5)       in
     reached: NDArray[np.int32],  # (rows, 2)              in, sorted by unit within a supernode
     columns: NDArray[np.int32],  # (weights,)             in
     reach_indptr: NDArray[np.int64],  # (weights + 1,)    in, by weight
@@ -38,9 +39,10 @@ def csr_to_panels(
 ) -> None:
     """Scatter the entries of J into its panels."""
     for p in range(panels.shape[0] - 1):
-        offset, stride = panels[p, 0], panels[p, 3]
+        stride = panels[p, 3]
         for k in range(panels[p, 7], panels[p + 1, 7]):
             column, width, first = members[k, 0], members[k, 1], members[k, 2]
+            offset = panels[p, 0] + members[k, 4]
             for r in range(members[k, 3]):
                 row = offset + reached[first + r, 1] * stride
                 for c in range(width):

@@ -1,52 +1,86 @@
 """Symbolic phase: lower a pattern to the program that the panel kernels replay.
 
 All weights with equal reach R (a supernode) share one product, panel ← D[R, R] · panel + I[R, :].
-Its sparsity depends on patterns alone, so it is written down once. Rows of a panel go in *pairs*,
-longest first; a pair has a list of entries, two numbers each, first the sources that both rows
-have, then those of each:
+Its sparsity depends on patterns alone, so it is written down once: the sources of every row here,
+their entries in kernels/pairs.py.
 
-    (position of a's value in D's data) << 32 | row of its source in the panel
-    (position of b's value in D's data) << 32 | row of its source in the panel
-
-What the two rows share is loaded once. The shorter list of own sources is filled up with the row of
-zeros that follows the panel's rows in scratch. Pairs with equally long lists follow each other and
-make up a *segment* (pairs, shared, own), so that the numeric loops seldom change their length: a
-branch that is guessed wrong costs as much as several sources.
-
-Narrow panels of several supernodes go together, row after row: a *group* has one program.
+Supernodes whose reaches are nearly equal go side by side in one *block*, on the union of their
+rows: an LSTM's output gate reaches one row less than its other gates. What lies outside a
+supernode's own reach is set to zero after each step, so that the pattern is kept to the letter.
+Narrow blocks go together, row after row: a *group* has one program.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-WINDOW = 64
-"""Rows that are looked at for one that shares the most sources."""
-DETOUR = 30
-"""Vector loads that a second list costs: the branch at its end is guessed wrong."""
+
+@njit(cache=True, nogil=True)
+def merge_reaches(
+    order: NDArray[np.int64],  # (supernodes,)            in, likely mates next to each other
+    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
+    reach_indices: NDArray[np.int32],  # (rows,)          in, sorted within a supernode
+    widths: NDArray[np.int64],  # (supernodes,)           in, weights of each
+    most: int,  # weights of a block                      in
+    tallest: int,  # its rows                             in
+    block_of: NDArray[np.int64],  # (supernodes,)         out
+    block_indptr: NDArray[np.int64],  # (supernodes + 1,) out, what follows the last block is free
+    block_indices: NDArray[np.int32],  # (rows,)          out, sorted within a block
+    union: NDArray[np.int32],  # (most rows of two supernodes,)   scratch
+) -> int:
+    """Put supernodes of which none has a sixteenth of the rows to itself into one block each."""
+    blocks = 0
+    width = 0
+    block_indptr[0] = 0
+    for s in order:
+        first, last = reach_indptr[s], reach_indptr[s + 1]
+        begin = block_indptr[max(blocks - 1, 0)]
+        size = block_indptr[blocks] - begin
+        n = 0
+        if blocks > 0 and width + widths[s] <= most:
+            i, j = begin, first
+            while i < begin + size or j < last:
+                left = block_indices[i] if i < begin + size else np.int32(0x7FFFFFFF)
+                right = reach_indices[j] if j < last else np.int32(0x7FFFFFFF)
+                union[n] = min(left, right)
+                n += 1
+                i += left <= right
+                j += right <= left
+        if 0 < n <= tallest and 16 * n <= 17 * min(size, last - first):
+            width += widths[s]
+        else:
+            n = last - first
+            union[:n] = reach_indices[first:last]
+            begin += size
+            blocks += 1
+            width = widths[s]
+        block_indices[begin : begin + n] = union[:n]
+        block_indptr[blocks] = begin + n
+        block_of[s] = blocks - 1
+    return blocks
 
 
-# sources of row i of a supernode with reach R:  {m : D[i, m] ≠ 0 and m ∈ R}
+# sources of row i of a block with reach R:  {m : D[i, m] ≠ 0 and m ∈ R}
 @njit(cache=True, nogil=True)
 def list_sources(
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)       in
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)       in
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,)     in
-    reach_indices: NDArray[np.int32],  # (rows,)              in, sorted within a supernode
+    block_indptr: NDArray[np.int64],  # (blocks + 1,)         in
+    block_indices: NDArray[np.int32],  # (rows,)              in, sorted within a block
     source_indptr: NDArray[np.int64],  # (rows + 1,)          out if `sources` is empty, else in
     sources: NDArray[np.int32],  # (sources, 2) or (0, 2) to count only   out: row in the
-    # supernode, position in D's data
+    # block, position in D's data
     local: NDArray[np.int32],  # (units,)                     scratch, -1 on entry and exit
 ) -> None:
-    """List, or count, the sources of every row of every supernode."""
+    """List, or count, the sources of every row of every block."""
     write = sources.shape[0] > 0
     place = 0
-    for s in range(len(reach_indptr) - 1):
-        first, last = reach_indptr[s], reach_indptr[s + 1]
+    for s in range(len(block_indptr) - 1):
+        first, last = block_indptr[s], block_indptr[s + 1]
         for r in range(first, last):
-            local[reach_indices[r]] = r - first
+            local[block_indices[r]] = r - first
         for r in range(first, last):
-            i = reach_indices[r]
+            i = block_indices[r]
             for e in range(dynamics_indptr[i], dynamics_indptr[i + 1]):
                 m = local[dynamics_indices[e]]
                 if m >= 0:
@@ -57,186 +91,40 @@ def list_sources(
             if not write:
                 source_indptr[r + 1] = place
         for r in range(first, last):
-            local[reach_indices[r]] = -1
+            local[block_indices[r]] = -1
 
 
 @njit(cache=True, nogil=True)
-def order_rows(
-    group_indptr: NDArray[np.int64],  # (groups + 1,)   in
-    members: NDArray[np.int64],  # (supernodes,)        in, the supernodes of each group
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,)  in
-    source_indptr: NDArray[np.int64],  # (rows + 1,)    in
-    rows: NDArray[np.int64],  # (rows,)                 out, group by group
-    owner: NDArray[np.int32],  # (rows,)                out, supernode of each row of the reach
-    starts: NDArray[np.int64],  # (most sources + 2,)   scratch, zero on entry and exit
+def locate_rows(
+    reach_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
+    reach_indices: NDArray[np.int32],  # (reached,)         in, sorted within a supernode
+    block_of: NDArray[np.int64],  # (supernodes,)           in
+    block_indptr: NDArray[np.int64],  # (blocks + 1,)       in
+    block_indices: NDArray[np.int32],  # (rows,)            in, sorted within a block
+    places: NDArray[np.int32],  # (rows,)                   in
+    reached: NDArray[np.int32],  # (reached, 2)             out: unit, row in the panel
 ) -> None:
-    """Order the rows of each group by their number of sources, most first: a counting sort."""
-    most = starts.size - 2
-    begin = 0
-    for g in range(len(group_indptr) - 1):
-        for k in range(group_indptr[g], group_indptr[g + 1]):
-            for r in range(reach_indptr[members[k]], reach_indptr[members[k] + 1]):
-                owner[r] = members[k]
-                starts[most - (source_indptr[r + 1] - source_indptr[r]) + 1] += 1
-        for c in range(most + 1):
-            starts[c + 1] += starts[c]
-        end = begin + starts[most + 1]
-        for k in range(group_indptr[g], group_indptr[g + 1]):
-            for r in range(reach_indptr[members[k]], reach_indptr[members[k] + 1]):
-                c = most - (source_indptr[r + 1] - source_indptr[r])
-                rows[begin + starts[c]] = r
-                starts[c] += 1
-        begin = end
-        starts[:] = 0
-
-
-# cost of a pair of rows in vector loads: shared · (V + 3) + own · (2 V + 3), V vectors a row
-@njit(cache=True, nogil=True)
-def pair_rows(
-    group_indptr: NDArray[np.int64],  # (groups + 1,)      in, of `rows`
-    vectors: NDArray[np.int64],  # (groups,)               in, of a row
-    source_indptr: NDArray[np.int64],  # (rows + 1,)       in
-    sources: NDArray[np.int32],  # (sources, 2)            in
-    rows: NDArray[np.int64],  # (rows,)                    in, ordered by `order_rows`
-    owner: NDArray[np.int32],  # (rows,)                   in
-    pair_indptr: NDArray[np.int64],  # (groups + 1,)       in, an odd row makes a pair with itself
-    pairs: NDArray[np.int64],  # (pairs, 2)                out, rows of the reach
-    lengths: NDArray[np.int64],  # (pairs, 2)              out, shared and own entries
-    used: NDArray[np.bool_],  # (rows,)                    scratch, False on entry
-    marks: NDArray[np.int64],  # (most rows of a supernode,)  scratch, -1 on entry
-) -> None:
-    """Choose each row's partner among the next rows: the cheapest pair."""
-    for g in range(len(group_indptr) - 1):
-        v = vectors[g]
-        pair = pair_indptr[g]
-        for k in range(group_indptr[g], group_indptr[g + 1]):
-            if used[k]:
-                continue
-            used[k] = True
-            a = rows[k]
-            count = source_indptr[a + 1] - source_indptr[a]
-            may_share = count * v >= 2 * DETOUR
-            if may_share:
-                for e in range(source_indptr[a], source_indptr[a + 1]):
-                    marks[sources[e, 0]] = a
-            best, least, most_shared, seen = -1, np.int64(0), np.int64(0), 0
-            j = k + 1
-            while j < group_indptr[g + 1] and seen < WINDOW:
-                if not used[j]:
-                    seen += 1
-                    b = rows[j]
-                    other = source_indptr[b + 1] - source_indptr[b]
-                    shared = 0
-                    if may_share and owner[a] == owner[b]:
-                        for e in range(source_indptr[b], source_indptr[b + 1]):
-                            shared += marks[sources[e, 0]] == a
-                    if shared * v < DETOUR:
-                        shared = 0
-                    # What is left to do counts too: a short partner leaves a long row behind.
-                    cost = 2 * (shared * (v + 3) + (count - shared) * (2 * v + 3))
-                    cost -= other * (2 * v + 3)
-                    if best < 0 or cost < least:
-                        best, least, most_shared = j, cost, shared
-                    if not may_share:
-                        break  # rows come longest first: the next one is as good as any
-                j += 1
-            pairs[pair, 0] = a
-            pairs[pair, 1] = a
-            if best >= 0:
-                used[best] = True
-                pairs[pair, 1] = rows[best]
-            elif may_share:
-                most_shared = count
-            lengths[pair, 0] = most_shared
-            lengths[pair, 1] = count - most_shared
-            pair += 1
-
-
-@njit(cache=True, nogil=True)
-def place_rows(
-    pair_indptr: NDArray[np.int64],  # (groups + 1,)   in
-    pairs: NDArray[np.int64],  # (pairs, 2)            in
-    places: NDArray[np.int32],  # (rows,)              out, row in the panel of a row of the reach
-) -> None:
-    """Give the rows of each group their places, pair after pair."""
-    for g in range(len(pair_indptr) - 1):
-        for pair in range(pair_indptr[g], pair_indptr[g + 1]):
-            place = 2 * (pair - pair_indptr[g])
-            places[pairs[pair, 1]] = place + 1
-            places[pairs[pair, 0]] = place
-
-
-@njit(cache=True, nogil=True)
-def fill_entries(
-    pair_indptr: NDArray[np.int64],  # (groups + 1,)      in
-    pairs: NDArray[np.int64],  # (pairs, 2)               in
-    lengths: NDArray[np.int64],  # (pairs, 2)             in
-    source_indptr: NDArray[np.int64],  # (rows + 1,)      in
-    sources: NDArray[np.int32],  # (sources, 2)           in
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
-    owner: NDArray[np.int32],  # (rows,)                  in
-    places: NDArray[np.int32],  # (rows,)                 in
-    entries: NDArray[np.int64],  # (entries, 2)           out
-    marks: NDArray[np.int64],  # (most rows of a supernode,)   scratch, -1 on entry
-    positions: NDArray[np.int32],  # likewise             scratch
-) -> None:
-    """Write the entries of every pair: the shared sources, then those of each row."""
-    at = 0
-    for g in range(len(pair_indptr) - 1):
-        zeros = 2 * (pair_indptr[g + 1] - pair_indptr[g])
-        for pair in range(pair_indptr[g], pair_indptr[g + 1]):
-            a, b = pairs[pair, 0], pairs[pair, 1]
-            shared, own = lengths[pair, 0], lengths[pair, 1]
-            first_a, first_b = reach_indptr[owner[a]], reach_indptr[owner[b]]
-            end = at + shared + own
-            # marks: 2 · pair for a source of a, 2 · pair + 1 once b has it too
-            if shared > 0:
-                for e in range(source_indptr[a], source_indptr[a + 1]):
-                    marks[sources[e, 0]] = 2 * pair
-                    positions[sources[e, 0]] = sources[e, 1]
-            place = at + shared
-            for e in range(source_indptr[b], source_indptr[b + 1]):
-                m = sources[e, 0]
-                if shared > 0 and marks[m] == 2 * pair:
-                    marks[m] = 2 * pair + 1
-                    entries[at, 0] = _packed(positions[m], places[first_a + m])
-                    entries[at, 1] = _packed(sources[e, 1], places[first_b + m])
-                    at += 1
-                else:
-                    entries[place, 1] = _packed(sources[e, 1], places[first_b + m])
-                    place += 1
-            # A row's own first position beside the row of zeros: nothing foreign can spoil it.
-            for e in range(place, end):
-                entries[e, 1] = _packed(_first_position(source_indptr, sources, b), zeros)
-            place = end - own
-            for e in range(source_indptr[a], source_indptr[a + 1]):
-                m = sources[e, 0]
-                if shared == 0 or marks[m] == 2 * pair:
-                    entries[place, 0] = _packed(sources[e, 1], places[first_a + m])
-                    place += 1
-            for e in range(place, end):
-                entries[e, 0] = _packed(_first_position(source_indptr, sources, a), zeros)
-            at = end
-
-
-@njit(cache=True, nogil=True)
-def _packed(position: int, place: int) -> int:
-    return np.int64(position) << 32 | np.int64(place)
-
-
-@njit(cache=True, nogil=True)
-def _first_position(source_indptr: NDArray[np.int64], sources: NDArray[np.int32], row: int) -> int:
-    first = source_indptr[row]
-    return sources[first, 1] if first < source_indptr[row + 1] else 0
+    """Find the panel row of every unit that a supernode reaches."""
+    for s in range(len(reach_indptr) - 1):
+        r = block_indptr[block_of[s]]
+        for k in range(reach_indptr[s], reach_indptr[s + 1]):
+            while block_indices[r] < reach_indices[k]:
+                r += 1
+            reached[k, 0] = reach_indices[k]
+            reached[k, 1] = places[r]
 
 
 # I[i, w] is added to the panel in runs: entries of one row, one weight after the other, whose
-# values lie a fixed step apart in I's data. A GRU unit needs one run, an LSTM unit two.
+# values lie a fixed step apart in I's data. A GRU unit needs one run, an LSTM unit two. Runs of no
+# values, -1, are set to zero: rows of a block that one of its supernodes does not reach.
 @njit(cache=True, nogil=True)
 def find_runs(
     panels: NDArray[np.int64],  # (panels + 1, 9)           in, but for column 8: out
-    members: NDArray[np.int64],  # (members + 1, 4)         in
-    reached: NDArray[np.int32],  # (rows, 2)                in
+    members: NDArray[np.int64],  # (members + 1, 5)         in
+    block_of: NDArray[np.int64],  # (members,)              in
+    block_indptr: NDArray[np.int64],  # (blocks + 1,)       in
+    places: NDArray[np.int32],  # (rows,)                   in
+    reached: NDArray[np.int32],  # (reached, 2)             in
     columns: NDArray[np.int32],  # (weights,)               in, the weight of each panel column
     immediate_indptr: NDArray[np.int64],  # (weights + 1,)  in
     immediate_indices: NDArray[np.int32],  # (nnz of I,)    in
@@ -244,16 +132,32 @@ def find_runs(
     local: NDArray[np.int32],  # (units,)                   scratch: the row of each unit
     current: NDArray[np.int64],  # (units,)                 scratch: the open run of each row
     ends: NDArray[np.int64],  # (units, 3)                  scratch: its last column, value, step
+    taken: NDArray[np.bool_],  # (most rows of a panel,)    scratch, False on entry and exit
 ) -> int:
     """Find the runs of every panel; return how many there are."""
     write = runs.shape[0] > 0
     count = 0
     for p in range(panels.shape[0] - 1):
-        offset, stride = panels[p, 0], panels[p, 3]
+        stride = panels[p, 3]
         panels[p, 8] = count
         for k in range(panels[p, 7], panels[p + 1, 7]):
-            column, width = members[k, 0], members[k, 1]
-            for r in range(members[k, 2], members[k, 2] + members[k, 3]):
+            column, width, first, last = (
+                members[k, 0], members[k, 1], members[k, 2], members[k, 2] + members[k, 3],
+            )  # fmt: skip
+            offset = panels[p, 0] + members[k, 4]
+            begin, end = block_indptr[block_of[k]], block_indptr[block_of[k] + 1]
+            if end - begin > last - first:
+                taken[reached[first:last, 1]] = True
+                for r in range(begin, end):
+                    if not taken[places[r]]:
+                        if write:
+                            runs[count, 0] = -1
+                            runs[count, 1] = 0
+                            runs[count, 2] = offset + places[r] * stride
+                            runs[count, 3] = width
+                        count += 1
+                taken[reached[first:last, 1]] = False
+            for r in range(first, last):
                 local[reached[r, 0]] = reached[r, 1]
                 current[reached[r, 0]] = -1
             for c in range(width):

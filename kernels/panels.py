@@ -38,6 +38,7 @@ from .simd import (
     store_bundle,
     store_part,
     value,
+    zero,
 )
 
 UPDATE = 1
@@ -51,7 +52,7 @@ ONE_PASS = 8 if WIDE else 3
 """Vectors of a row that are computed at once: two rows of them must stay in the registers."""
 
 
-# new[a] ← Σ_m D[a, m] old[m], new[b] likewise, for pairs of rows a, b (kernels/lower.py has the
+# new[a] ← Σ_m D[a, m] old[m], new[b] likewise, for pairs of rows a, b (kernels/pairs.py has the
 # entries). V vectors need V + 3 loads where the rows share a source, 2 V + 3 for two of their own.
 @njit(cache=True, nogil=True, inline="always")
 def _pairs(
@@ -170,7 +171,10 @@ def _add_immediate(first, last, runs, immediate, J):
     for run in range(4 * first, 4 * last, 4):
         v, step = index(runs, run), index(runs, run + 1)
         target, length = index(runs, run + 2), index(runs, run + 3)
-        if step == 1:
+        if v < 0:  # not in the reach of these weights: the product does not count
+            for c in range(0, length, n):
+                store_part(J, target + c, length - c, zero(J))
+        elif step == 1:
             for c in range(0, length, n):
                 x = add(
                     load_part(J, target + c, length - c), load_part(immediate, v + c, length - c)
@@ -195,10 +199,11 @@ def _weighted_rows(nothing, first, count, at, stride, reached, state_grad, J, su
 @njit(cache=True, nogil=True, inline="always")
 def _contract(first, last, b, at, stride, members, reached, columns, state_grad, J, grad, sums):
     n = lanes(J)
-    for k in range(4 * first, 4 * last, 4):
+    for k in range(5 * first, 5 * last, 5):
         column, width = index(members, k), index(members, k + 1)
         rows = (
-            index(members, k + 2), index(members, k + 3), at, stride, reached, state_grad, J, sums
+            index(members, k + 2), index(members, k + 3), at + index(members, k + 4), stride,
+            reached, state_grad, J, sums,
         )  # fmt: skip
         c = 0
         while c < width:
@@ -246,7 +251,7 @@ def panels_range(
     panels: NDArray[np.int64],  # (panels + 1, 9)                            in
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
-    members: NDArray[np.int64],  # (members + 1, 4)                          in
+    members: NDArray[np.int64],  # (members + 1, 5)                          in
     reached: NDArray[np.int32],  # (rows, 2)                                 in
     columns: NDArray[np.int32],  # (weights,)                                in
     runs: NDArray[np.int64],  # (runs, 4)                                    in
@@ -319,7 +324,7 @@ def panels_update(
     panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
-    members: NDArray[np.int64],  # (members + 1, 4)                          in
+    members: NDArray[np.int64],  # (members + 1, 5)                          in
     reached: NDArray[np.int32],  # (rows, 2)                                 in
     columns: NDArray[np.int32],  # (weights,)                                in
     runs: NDArray[np.int64],  # (runs, 4)                                    in, … to here
@@ -344,7 +349,7 @@ def panels_contract(
     panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
-    members: NDArray[np.int64],  # (members + 1, 4)                          in
+    members: NDArray[np.int64],  # (members + 1, 5)                          in
     reached: NDArray[np.int32],  # (rows, 2)                                 in
     columns: NDArray[np.int32],  # (weights,)                                in
     runs: NDArray[np.int64],  # (runs, 4)                                    in, … to here
@@ -366,7 +371,7 @@ def panels_update_and_contract(
     panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
-    members: NDArray[np.int64],  # (members + 1, 4)                          in
+    members: NDArray[np.int64],  # (members + 1, 5)                          in
     reached: NDArray[np.int32],  # (rows, 2)                                 in
     columns: NDArray[np.int32],  # (weights,)                                in
     runs: NDArray[np.int64],  # (runs, 4)                                    in, … to here

@@ -6,14 +6,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.kernels.lower import (
-    fill_entries,
-    find_runs,
-    list_sources,
-    order_rows,
-    pair_rows,
-    place_rows,
-)
+from sparsegrad.kernels.lower import find_runs, list_sources, locate_rows, merge_reaches
+from sparsegrad.kernels.pairs import fill_entries, order_rows, pair_rows, place_rows
 from sparsegrad.kernels.panels import MOST_VECTORS
 from sparsegrad.kernels.simd import SLACK
 from sparsegrad.pattern import ReachPattern
@@ -36,15 +30,18 @@ class Program(NamedTuple):
     segments : int64 array, (segments, 3)
         Pairs of rows with equally long lists: pairs, shared entries, own entries of each.
     entries : int64 array, (entries, 2)
-        The sources of each pair: position in D's data (upper 32 bits), row in the panel (lower).
-    members : int64 array, (members + 1, 4)
-        The supernodes of each panel: first column, width, first of `reached`, how many.
+        The sources of each pair of rows: position in D's data (upper 32 bits), row in the panel
+        (lower ones).
+    members : int64 array, (members + 1, 5)
+        The supernodes of each panel: first column, width, first of `reached`, how many, place
+        of the first column in a row.
     reached : int32 array, (rows, 2)
         The units that each supernode reaches, sorted, and the panel row of each.
     columns : int32 array, (weights,)
         The weight of each panel column.
     runs : int64 array, (runs, 4)
         Where I is added: first value in I's data, step between values, first place in J, length.
+        A first value of -1 sets to zero what lies outside the reach.
     """
 
     panels: NDArray[np.int64]
@@ -87,13 +84,24 @@ def lower(pattern: ReachPattern) -> Program:
     return program
 
 
+class _Blocks(NamedTuple):
+    """Supernodes with nearly equal reaches side by side, on the union of their rows."""
+
+    of: NDArray[np.int64]  # (supernodes,), the block of each
+    indptr: NDArray[np.int64]  # (blocks + 1,)
+    indices: NDArray[np.int32]  # (rows,), sorted within a block
+
+
 def _lower(pattern: ReachPattern) -> Program:
-    reach_indptr, reach_indices = pattern.reach_indptr, pattern.reach_indices
-    tall = np.diff(reach_indptr)
-    weights = np.bincount(pattern.supernode, minlength=tall.size)
-    limit, vectors = _widths(tall, weights)
-    order, group_indptr = _group(tall, weights, limit, vectors)
-    pair_indptr, pairs, lengths, entries, places = _pair(pattern, order, group_indptr, vectors)
+    weights = np.bincount(pattern.supernode, minlength=pattern.reach_indptr.size - 1)
+    blocks = _merge(pattern, weights)
+    tall = np.diff(blocks.indptr)
+    wide = np.bincount(blocks.of, weights, minlength=tall.size).astype(np.int64)
+    limit, vectors = _widths(tall, wide)
+    order, group_indptr = _group(tall, wide, limit, vectors)
+    pair_indptr, pairs, lengths, entries, places = _pair(
+        pattern, blocks, order, group_indptr, vectors
+    )
 
     # Equal neighbours make a segment; none reaches from one group into the next.
     new = np.ones(len(pairs), bool)
@@ -106,39 +114,68 @@ def _lower(pattern: ReachPattern) -> Program:
     segment_indptr = np.searchsorted(starts, pair_indptr)
     entry_indptr = np.concatenate(([0], np.cumsum(lengths.sum(axis=1))))[pair_indptr]
 
-    # One panel per group, or several beside each other where one supernode is too wide.
-    lead = order[group_indptr[:-1]]
-    pieces = np.maximum(-(-weights[lead] // limit[lead]), 1)
-    group = np.repeat(np.arange(lead.size), pieces)
-    size = np.diff(group_indptr)
-    members = _members(order, weights, reach_indptr, limit)
-    widest = np.maximum.reduceat(members[:-1, 1], np.cumsum(size[group]) - size[group])
+    # One panel per group, or several beside each other where one block is too wide.
+    pieces = -(-wide // limit)
+    group = np.repeat(np.arange(len(group_indptr) - 1), pieces[order[group_indptr[:-1]]])
+    each = np.minimum(wide, limit)[order]
+    widest = np.maximum.reduceat(each, group_indptr[:-1])[group]
+    members, supernode, n_members = _members(pattern, blocks, order, weights, limit, pieces)
     rows = 2 * np.diff(pair_indptr)[group]
     panels = np.zeros((group.size + 1, 9), np.int64)
     panels[:-1, 1] = rows
-    line = _round_up(widest, SLACK)
     panels[:-1, 2] = _vectors(widest)
     # Whole cache lines where they cost at most an eighth, else 16 bytes: a load that straddles
     # two lines costs two, a padded row more traffic.
+    line = _round_up(widest, SLACK)
     panels[:-1, 3] = np.where(8 * line <= 9 * widest, line, _round_up(widest, 4))
     panels[:-1, 4] = segment_indptr[group]
     panels[:-1, 5] = segment_indptr[group + 1]
     panels[:-1, 6] = entry_indptr[group]
-    panels[1:, 7] = np.cumsum(size[group])
+    in_group = np.add.reduceat(n_members[order], group_indptr[:-1])
+    panels[1:, 7] = np.cumsum(np.where(pieces[order[group_indptr[:-1]]] > 1, 1, in_group)[group])
     # The last row's vectors reach as far as whole lines would.
     last = SLACK * panels[:-1, 2] - panels[:-1, 3]
     sizes = np.where(rows > 0, rows * panels[:-1, 3] + last, 0)
     panels[1:, 0] = np.cumsum(_round_up(sizes, SLACK))
 
-    reached = np.stack([reach_indices, places], axis=1)
-    columns = np.argsort(np.argsort(order)[pattern.supernode], kind="stable").astype(np.int32)
+    reached = np.empty((pattern.reach_indices.size, 2), np.int32)
+    locate_rows(pattern.reach_indptr, pattern.reach_indices, *blocks, places, reached)
+    rank = np.empty(weights.size, np.int64)
+    rank[supernode] = np.arange(supernode.size)  # of several pieces any: they are neighbours
+    columns = np.argsort(rank[pattern.supernode], kind="stable").astype(np.int32)
+    of_member = blocks.of[supernode], blocks.indptr, places
     I = pattern.immediate_indptr, pattern.immediate_indices  # noqa: E741
     units = pattern.shape[1]
-    scratch = np.empty(units, np.int32), np.empty(units, np.int64), np.empty((units, 3), np.int64)
-    none = np.empty((0, 4), np.int64)
-    runs = np.empty((find_runs(panels, members, reached, columns, *I, none, *scratch), 4), np.int64)
-    find_runs(panels, members, reached, columns, *I, runs, *scratch)
+    scratch = (
+        np.empty(units, np.int32), np.empty(units, np.int64), np.empty((units, 3), np.int64),
+        np.zeros(rows.max(initial=0), bool),
+    )  # fmt: skip
+    count = find_runs(
+        panels, members, *of_member, reached, columns, *I, np.empty((0, 4), np.int64), *scratch
+    )
+    runs = np.empty((count, 4), np.int64)
+    find_runs(panels, members, *of_member, reached, columns, *I, runs, *scratch)
     return Program(panels, segments, entries, members, reached, columns, runs)
+
+
+def _merge(pattern: ReachPattern, weights: NDArray[np.int64]) -> _Blocks:
+    """Put supernodes of nearly equal reach into blocks: as an LSTM unit has two of them."""
+    supernodes, reached = weights.size, pattern.reach_indices.size
+    # Mates write the same unit, so they are neighbours in the order of the first one written.
+    first = np.full(supernodes, pattern.shape[0])
+    np.minimum.at(first, pattern.supernode, np.arange(pattern.shape[0]))
+    written = np.append(pattern.immediate_indices, 0)[pattern.immediate_indptr[first]]
+    blocks = _Blocks(
+        np.empty(supernodes, np.int64), np.empty(supernodes + 1, np.int64),
+        np.empty(reached, np.int32),
+    )  # fmt: skip
+    most = MOST_VECTORS * SLACK
+    count = merge_reaches(
+        np.argsort(written, kind="stable"), pattern.reach_indptr, pattern.reach_indices, weights,
+        most, _TALL // most, *blocks,
+        np.empty(2 * np.diff(pattern.reach_indptr).max(initial=0), np.int32),
+    )  # fmt: skip
+    return _Blocks(blocks.of, blocks.indptr[: count + 1], blocks.indices)
 
 
 def _round_up(n: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
@@ -154,7 +191,7 @@ def _vectors(width: NDArray[np.int64]) -> NDArray[np.int64]:
 def _widths(
     tall: NDArray[np.int64], weights: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the columns that a panel of each supernode may have, and the vectors they take."""
+    """Return the columns that a panel of each block may have, and the vectors they take."""
     fits = _TALL // np.maximum(tall, 1) // SLACK * SLACK
     limit = np.clip(fits, SLACK, MOST_VECTORS * SLACK)
     pieces = np.maximum(-(-weights // limit), 1)
@@ -169,11 +206,11 @@ def _group(
     limit: NDArray[np.int64],
     vectors: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Put narrow panels of equal width together; return the supernodes in order, cut in groups."""
+    """Put narrow panels of equal width together; return the blocks in order, cut in groups."""
     order = np.argsort(vectors, kind="stable")
     size = (tall * vectors * SLACK)[order]
     # A group ends where the next _SMALL elements begin, where the width changes, and around
-    # supernodes that are large themselves.
+    # blocks that are large themselves.
     filled = np.cumsum(size) - size
     alone = (size > _SMALL // 2) | (weights > limit)[order]
     new = np.ones(order.size, bool)
@@ -184,29 +221,29 @@ def _group(
 
 def _pair(
     pattern: ReachPattern,
+    blocks: _Blocks,
     order: NDArray[np.int64],
     group_indptr: NDArray[np.int64],
     vectors: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], ...]:
     """Pair the rows of every group; return the pairs, their lists, and each row's place."""
-    reach_indptr, reach_indices = pattern.reach_indptr, pattern.reach_indices
-    n_rows = reach_indices.size
+    n_rows = blocks.indptr[-1]
     D = pattern.dynamics_indptr, pattern.dynamics_indices
     source_indptr = np.zeros(n_rows + 1, np.int64)
     local = np.full(pattern.shape[1], -1, np.int32)
     none = np.empty((0, 2), np.int32)
-    list_sources(*D, reach_indptr, reach_indices, source_indptr, none, local)
+    list_sources(*D, *blocks[1:], source_indptr, none, local)
     sources = np.empty((source_indptr[-1], 2), np.int32)
-    list_sources(*D, reach_indptr, reach_indices, source_indptr, sources, local)
+    list_sources(*D, *blocks[1:], source_indptr, sources, local)
 
     rows, owner = np.empty(n_rows, np.int64), np.empty(n_rows, np.int32)
     starts = np.zeros(np.diff(source_indptr).max(initial=0) + 2, np.int64)
-    order_rows(group_indptr, order, reach_indptr, source_indptr, rows, owner, starts)
-    row_indptr = np.concatenate(([0], np.cumsum(np.diff(reach_indptr)[order])))[group_indptr]
+    order_rows(group_indptr, order, blocks.indptr, source_indptr, rows, owner, starts)
+    row_indptr = np.concatenate(([0], np.cumsum(np.diff(blocks.indptr)[order])))[group_indptr]
     pair_indptr = np.concatenate(([0], np.cumsum((np.diff(row_indptr) + 1) // 2)))
     pairs = np.empty((pair_indptr[-1], 2), np.int64)
     lengths = np.empty_like(pairs)
-    most = np.diff(reach_indptr).max(initial=0)
+    most = np.diff(blocks.indptr).max(initial=0)
     marks = np.full(most, -1, np.int64)
     wide = vectors[order[group_indptr[:-1]]]
     pair_rows(
@@ -218,30 +255,41 @@ def _pair(
     entries = np.empty((lengths.sum(), 2), np.int64)
     marks[:] = -1
     fill_entries(
-        pair_indptr, pairs, lengths, source_indptr, sources, reach_indptr, owner, places, entries,
+        pair_indptr, pairs, lengths, source_indptr, sources, blocks.indptr, owner, places, entries,
         marks, np.empty(most, np.int32),
     )  # fmt: skip
     return pair_indptr, pairs, lengths, entries, places
 
 
 def _members(
+    pattern: ReachPattern,
+    blocks: _Blocks,
     order: NDArray[np.int64],
     weights: NDArray[np.int64],
-    reach_indptr: NDArray[np.int64],
     limit: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Cut the columns of every supernode; one row per piece, and one more at the end."""
-    pieces = np.maximum(-(-weights[order] // limit[order]), 1)
-    supernode = np.repeat(order, pieces)
-    piece = np.arange(supernode.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    first = np.repeat(np.cumsum(weights[order]) - weights[order], pieces)
-    skipped = piece * limit[supernode]
-    members = np.zeros((supernode.size + 1, 4), np.int64)
-    members[:-1, 0] = first + skipped
-    members[:-1, 1] = np.minimum(weights[supernode] - skipped, limit[supernode])
-    members[:-1, 2] = reach_indptr[supernode]
-    members[:-1, 3] = reach_indptr[supernode + 1] - reach_indptr[supernode]
-    return members
+    pieces: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Cut the columns: one row per supernode or piece of one, and one more at the end.
+
+    Return the rows, the supernode of each, and the number of supernodes of each block.
+    """
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size)
+    by_block = np.argsort(rank[blocks.of], kind="stable")
+    first = np.cumsum(weights[by_block]) - weights[by_block]
+    n_members = np.bincount(blocks.of, minlength=order.size)
+    opens = np.cumsum(n_members[order]) - n_members[order]
+    offset = first - np.repeat(first[opens], n_members[order])
+    times = pieces[blocks.of[by_block]]
+    supernode, piece = np.repeat(by_block, times), np.arange(times.sum())
+    skipped = (piece - np.repeat(np.cumsum(times) - times, times)) * limit[blocks.of[supernode]]
+    members = np.zeros((supernode.size + 1, 5), np.int64)
+    members[:-1, 0] = np.repeat(first, times) + skipped
+    members[:-1, 1] = np.minimum(weights[supernode] - skipped, limit[blocks.of[supernode]])
+    members[:-1, 2] = pattern.reach_indptr[supernode]
+    members[:-1, 3] = np.diff(pattern.reach_indptr)[supernode]
+    members[:-1, 4] = np.repeat(offset, times)
+    return members, supernode, n_members
 
 
 def cut_work(program: Program, batch: int, threads: int) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from sparsegrad.influence import Influence
 from sparsegrad.kernels import panels as panel_kernels
 from sparsegrad.kernels import panels_contract, panels_update, panels_update_and_contract
 from sparsegrad.pattern import reach
+from sparsegrad.structures import structure
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 STEPS = 4
@@ -140,6 +141,17 @@ def test_narrow_panels_go_together(dtype, rng):
     program = Influence(reach(net[0], immediate, 2)).program
     assert len(program.panels) < len(program.members) / 2
     assert error((net[0], immediate), 2, dtype, batch=2) <= allowed((net[0], immediate), 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_supernodes_of_nearly_equal_reach_keep_their_own_rows(dtype):
+    """An LSTM's output gate does not reach its unit's c, but shares a panel with what does."""
+    drawn = structure("lstm", 24, 0.8, 3)
+    net = drawn.dynamics.toarray().astype(bool), drawn.immediate.toarray().astype(bool)
+    J = Influence(reach(*net, n=2), batch=2, dtype=dtype)
+    outside = J.program.runs[:, 0] < 0
+    assert 0 < outside.sum() < len(J.program.runs)
+    assert error(net, 2, dtype, batch=2) <= allowed(net, 2)
 
 
 def test_weights_of_one_supernode_may_write_different_rows(rng):
