@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from .borrow import borrow
@@ -21,7 +21,6 @@ from .steps import (
     Streams,
     clear_stream,
     finish,
-    hold,
     observe,
     signal,
 )  # fmt: skip
@@ -32,7 +31,6 @@ class History(NamedTuple):
     """What the backward pass needs of each step of a window, in the groups of `Streams`."""
 
     filled: NDArray[np.int64]  # (1,) steps held
-    steps: Steps
     adjoint: NDArray[np.floating]  # (2, groups, C, units)        scratch, λ
     h_before: NDArray[np.floating]  # (parts, groups, units)      scratch, Dᵀ λ by part of the units
 
@@ -64,26 +62,88 @@ def pull_part(
             )
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, parallel=True)
+def pull_shared(
+    threads: int,
+    parts: NDArray[np.int64],  # (parts + 1,)                     in
+    abreast: int,
+    indptr: NDArray[np.int64],  # maps …                          in
+    recurrent_end: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weights: NDArray[np.floating],
+    map_indptr: NDArray[np.int64],  # partials …
+    map_components: NDArray[np.int32],
+    state_rows: NDArray[np.int32],
+    state_columns: NDArray[np.int32],  # … to here
+    sources: NDArray[np.floating],
+    d_pre: NDArray[np.floating],
+    adjoint: NDArray[np.floating],
+    h_before: NDArray[np.floating],  # (parts, groups, units)     out
+    grad: NDArray[np.floating],
+) -> None:
+    """Run `pull_part` on all parts, a thread on some of them each; otherwise its arguments."""
+    count = parts.size - 1
+    for i in prange(threads):
+        maps = Maps(indptr, recurrent_end, indices, weights)
+        partials = Partials(map_indptr, map_components, state_rows, state_columns)
+        for part in range(count * i // threads, count * (i + 1) // threads):
+            pull_part(
+                part, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before[part], grad
+            )
+
+
+@njit(cache=True, nogil=True)
+def pull_parts(
+    threads: int | None,
+    parts: NDArray[np.int64],
+    abreast: int,
+    maps: Maps,
+    partials: Partials,
+    sources: NDArray[np.floating],
+    d_pre: NDArray[np.floating],
+    adjoint: NDArray[np.floating],
+    h_before: NDArray[np.floating],  # (parts, groups, units)     out
+    grad: NDArray[np.floating],
+) -> None:
+    """Run `pull_part` on all parts; see `steps.apply_parts`."""
+    if threads is None:
+        for part in range(parts.size - 1):
+            pull_part(
+                part, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before[part], grad
+            )
+    else:
+        m, p = maps, partials
+        pull_shared(
+            threads, parts, abreast, m.indptr, m.recurrent_end, m.indices, m.weights,
+            p.map_indptr, p.map_components, p.state_rows, p.state_columns, sources, d_pre, adjoint,
+            h_before, grad,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
 def unroll(
     abreast: int,
     parts: NDArray[np.int64],  # (parts + 1,)  in
+    threads: int | None,
     maps: Maps,  # in
     partials: Partials,  # in
+    steps: Steps,  # in
     history: History,  # in, empty on return
     grad: NDArray[np.floating],  # (weights,)  in/out
 ) -> None:
     """Go back through the steps held and add their gradient."""
-    steps, adjoint, before = history.steps, history.adjoint[0], history.adjoint[1]
+    maps, partials, steps, history = (
+        borrow(maps), borrow(partials), borrow(steps), borrow(history),
+    )  # fmt: skip
+    adjoint, before = history.adjoint[0], history.adjoint[1]
     batch = steps.resets.shape[1]
     adjoint[:] = 0
     for t in range(history.filled[0] - 1, -1, -1):
         add_to(steps.state_grad[t].ravel(), adjoint.ravel())
-        for part in range(parts.size - 1):
-            pull_part(
-                part, parts, abreast, maps, partials, steps.sources[t], steps.d_pre[t], adjoint,
-                history.h_before[part], grad,
-            )  # fmt: skip
+        pull_parts(
+            threads, parts, abreast, maps, partials, steps.sources[t], steps.d_pre[t], adjoint,
+            history.h_before, grad,
+        )  # fmt: skip
         for g in range(adjoint.shape[0]):
             pull_states(partials, steps.d_state[t, g], adjoint[g], before[g])
             for part in range(parts.size - 1):
@@ -112,6 +172,7 @@ def run_bptt(
     partials: Partials,
     chunk: Chunk,
     streams: Streams,
+    steps: Steps,
     history: History,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
@@ -119,16 +180,38 @@ def run_bptt(
     chunk = borrow(chunk)
     streams = borrow(streams)
     partials = borrow(partials)
+    steps = borrow(steps)
     history = borrow(history)
     for t in range(chunk.xs.shape[0]):
-        now = hold(chunk, t, streams, history.steps, history.filled[0])
-        fault, b = observe(update, learner, chunk, t, now)
+        k = history.filled[0]
+        fault, b = observe(
+            update,
+            learner.maps,
+            learner.parts,
+            learner.threads,
+            learner.readout,
+            learner.loss,
+            chunk,
+            t,
+            streams,
+            steps,
+            k,
+        )
         if fault != FINE:
             return t, fault, b
-        signal(learner, chunk, t, now)
-        history.filled[0] += 1
-        if history.filled[0] == history.steps.sources.shape[0]:
-            unroll(streams.abreast, learner.parts, learner.maps, partials, history, learner.grad)
-        if not finish(learner, now):
+        signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[k])
+        history.filled[0] = k + 1
+        if history.filled[0] == steps.sources.shape[0]:
+            unroll(
+                streams.abreast,
+                learner.parts,
+                learner.threads,
+                learner.maps,
+                partials,
+                steps,
+                history,
+                learner.grad,
+            )
+        if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from .borrow import borrow
 from .cells import Dynamics, Partials, dynamics_values, immediate_gathered
 from .panels import CONTRACT, UPDATE, panels_range, panels_threads
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, any_scored, finish, observe, signal
+from .steps import (
+    BAD_GRADIENT,
+    FINE,
+    Chunk,
+    Learner,
+    Steps,
+    Streams,
+    any_scored,
+    finish,
+    observe,
+    signal,
+)
 
 
 class Numbers(NamedTuple):
@@ -59,6 +70,7 @@ def run_snap(
     dynamics: Dynamics,
     chunk: Chunk,
     streams: Streams,
+    steps: Steps,
     program: Any,
     numbers: Numbers,
 ) -> tuple[int, int, int]:
@@ -66,26 +78,39 @@ def run_snap(
     learner = borrow(learner)
     chunk = borrow(chunk)
     streams = borrow(streams)
+    steps = borrow(steps)
     partials = borrow(partials)
     dynamics = borrow(dynamics)
     program = borrow(program)
     numbers = borrow(numbers)
     maps = learner.maps
     for t in range(chunk.xs.shape[0]):
-        fault, b = observe(update, learner, chunk, t, streams)
+        fault, b = observe(
+            update,
+            learner.maps,
+            learner.parts,
+            learner.threads,
+            learner.readout,
+            learner.loss,
+            chunk,
+            t,
+            streams,
+            steps,
+            np.int64(0),
+        )
         if fault != FINE:
             return t, fault, b
-        signal(learner, chunk, t, streams)
+        signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[0])
         for b in range(numbers.influence.shape[0]):
-            d_state, d_pre = streams.d_state[b], streams.d_pre[b]
+            d_state, d_pre = steps.d_state[0, b], steps.d_pre[0, b]
             if chunk.resets[t, b]:
                 numbers.influence[b, :] = 0
             dynamics_values(dynamics, maps.weights, d_state, d_pre, numbers.dynamics_data[b])
             immediate_gathered(
-                maps, partials, streams.gathered[b], d_pre, numbers.immediate_data[b]
+                maps, partials, steps.gathered[0, b], d_pre, numbers.immediate_data[b]
             )
-        scored = any_scored(chunk, t, 0, chunk.xs.shape[1])
-        influence_step(program, numbers, scored, streams.state_grad, learner.grad)
+        scored = any_scored(chunk.scales[t])
+        influence_step(program, numbers, scored, steps.state_grad[0], learner.grad)
         if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

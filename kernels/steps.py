@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from .borrow import borrow
@@ -44,28 +44,23 @@ class Streams(NamedTuple):
     state: NDArray[np.floating]  # (groups, C, units)
     old_state: NDArray[np.floating]  # (groups, C, units)   what the step starts from: state, or 0
     new_state: NDArray[np.floating]  # (groups, C, units)
-    sources: NDArray[np.floating]  # (groups, units + inputs + 1)   z
-    gathered: NDArray[np.floating]  # (groups, weights + SLACK) or (groups, 0)   z_src(w)
     pre: NDArray[np.floating]  # (groups, maps, units)
-    d_state: NDArray[np.floating]  # (groups, C, C, units)
-    d_pre: NDArray[np.floating]  # (groups, C, maps, units)
     features: NDArray[np.floating]  # (groups, features)
     error: NDArray[np.floating]  # (groups, outputs)
     feature_grad: NDArray[np.floating]  # (features,)
     y: NDArray[np.floating]  # (outputs,) of one stream
-    state_grad: NDArray[np.floating]  # (groups, C * units)   ∂L_t/∂s_t; 0 for all but h
     since: NDArray[np.int64]  # (1,) steps since the last update
 
 
 class Steps(NamedTuple):
-    """What a method that takes several steps at once keeps of each; otherwise as in `Streams`."""
+    """What a method reads of each step; several are held where it takes them at once."""
 
-    sources: NDArray[np.floating]  # (held, groups, units + inputs + 1)
-    gathered: NDArray[np.floating]  # (held, groups, weights + SLACK) or (held, groups, 0)
+    sources: NDArray[np.floating]  # (held, groups, units + inputs + 1)   z
+    gathered: NDArray[np.floating]  # (held, groups, weights + SLACK) or (held, groups, 0)  z_src(w)
     d_state: NDArray[np.floating]  # (held, groups, C, C, units)
     d_pre: NDArray[np.floating]  # (held, groups, C, maps, units)
-    state_grad: NDArray[np.floating]  # (held, groups, C * units)
-    resets: NDArray[np.bool_]  # (held, B)
+    state_grad: NDArray[np.floating]  # (held, groups, C * units)   ∂L_t/∂s_t; 0 for all but h
+    resets: NDArray[np.bool_]  # (held, B)   a sequence starts here
 
 
 class Learner(NamedTuple):
@@ -73,7 +68,7 @@ class Learner(NamedTuple):
 
     maps: Maps
     parts: NDArray[np.int64]  # (parts + 1,) units that a thread takes at a time
-    threads: int
+    threads: int | None  # that share the parts; None: no more than one
     readout: Readout
     loss: int
     optimizer: Optimizer
@@ -82,24 +77,6 @@ class Learner(NamedTuple):
     grad: NDArray[np.floating]  # (weights,) + SLACK, for what vectors spill: always 0
     readout_grad: Readout
     readout_grad_flat: NDArray[np.floating]  # (readout,)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def hold(
-    chunk: Chunk,  # in
-    t: int,
-    streams: Streams,  # in
-    steps: Steps,  # out
-    k: int,
-) -> Streams:
-    """Return the streams such that step t of a chunk writes what is kept into place k."""
-    copy(chunk.resets[t], steps.resets[k])
-    s = streams
-    return Streams(
-        s.abreast, s.state, s.old_state, s.new_state, steps.sources[k], steps.gathered[k], s.pre,
-        steps.d_state[k], steps.d_pre[k], s.features, s.error, s.feature_grad, s.y,
-        steps.state_grad[k], s.since,
-    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -122,10 +99,10 @@ def all_finite(values: NDArray[np.floating]) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def any_scored(chunk: Chunk, t: int, first: int, last: int) -> bool:
-    """Whether the loss of any of these streams counts at step t."""
-    for b in range(first, last):
-        if chunk.scales[t, b] != 0:
+def any_scored(scales: NDArray[np.floating]) -> bool:
+    """Whether the loss of any of these streams counts."""
+    for b in range(scales.size):
+        if scales[b] != 0:
             return True
     return False
 
@@ -155,147 +132,207 @@ def bad_stream(values: NDArray[np.floating], abreast: int) -> int:
 
 @njit(cache=True, nogil=True)
 def take_input(
-    chunk: Chunk,  # in
-    t: int,
-    streams: Streams,  # in; old_state, sources out
+    xs: NDArray[np.floating],  # (B, inputs)                          in
+    resets: NDArray[np.bool_],  # (B,)                                in
+    abreast: int,
+    old_state: NDArray[np.floating],  # (groups, C, units)            in/out
+    sources: NDArray[np.floating],  # (groups, units + inputs + 1)    out
 ) -> int:
-    """Set out from the states, 0 where a sequence begins. Return a stream of bad input, or -1."""
-    abreast, columns, batch = streams.abreast, streams.state.shape[2], chunk.xs.shape[1]
-    copy(streams.state.ravel(), streams.old_state.ravel())
+    """Set out from old states, 0 where a sequence begins. Return a stream of bad input, or -1."""
+    columns, batch = old_state.shape[2], xs.shape[0]
     for b in range(batch):
-        if not all_finite(chunk.xs[t, b]):
+        if not all_finite(xs[b]):
             return b
-    for place in range(streams.state.shape[0] * abreast):
+    for place in range(old_state.shape[0] * abreast):
         b = min(place, batch - 1)
         group, lane = place // abreast, place % abreast
-        x, sources = chunk.xs[t, b], streams.sources[group]
-        if chunk.resets[t, b]:
-            clear_stream(streams.old_state[group].ravel(), abreast, lane)
-        for i in range(x.size):
-            sources[columns + i * abreast + lane] = x[i]
-    for group in range(streams.state.shape[0]):
-        copy(streams.old_state[group, 0], streams.sources[group, :columns])
+        if resets[b]:
+            clear_stream(old_state[group].ravel(), abreast, lane)
+        for i in range(xs.shape[1]):
+            sources[group, columns + i * abreast + lane] = xs[b, i]
+    for group in range(old_state.shape[0]):
+        copy(old_state[group, 0], sources[group, :columns])
     return -1
 
 
 @njit(cache=True, nogil=True)
 def apply_part(
     part: int,
-    parts: NDArray[np.int64],  # (parts + 1,)  in
+    parts: NDArray[np.int64],  # (parts + 1,)                                    in
+    abreast: int,
     maps: Maps,  # in
-    streams: Streams,  # in; pre, gathered out
+    sources: NDArray[np.floating],  # (groups, units + inputs + 1)               in
+    pre: NDArray[np.floating],  # (groups, maps, units)                          out
+    gathered: NDArray[np.floating],  # (groups, weights + SLACK) or (groups, 0)  out
 ) -> None:
     """Form what the maps give to a part of the units, for all streams."""
     first, last = parts[part], parts[part + 1]
-    for group in range(streams.sources.shape[0]):
-        sources, pre = streams.sources[group], streams.pre[group]
-        if streams.abreast == 1:
-            apply_rows(first, last, maps, sources, pre, streams.gathered[group])
+    for group in range(sources.shape[0]):
+        if abreast == 1:
+            apply_rows(first, last, maps, sources[group], pre[group], gathered[group])
         else:
-            apply_rows_wide(first, last, maps, sources, pre)
+            apply_rows_wide(first, last, maps, sources[group], pre[group])
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, parallel=True)
+def apply_shared(
+    threads: int,
+    parts: NDArray[np.int64],  # (parts + 1,)                     in
+    abreast: int,
+    indptr: NDArray[np.int64],  # maps …                          in
+    recurrent_end: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weights: NDArray[np.floating],  # … to here
+    sources: NDArray[np.floating],
+    pre: NDArray[np.floating],
+    gathered: NDArray[np.floating],
+) -> None:
+    """Run `apply_part` on all parts, a thread on some of them each; otherwise its arguments."""
+    count = parts.size - 1
+    for i in prange(threads):
+        maps = Maps(indptr, recurrent_end, indices, weights)
+        for part in range(count * i // threads, count * (i + 1) // threads):
+            apply_part(part, parts, abreast, maps, sources, pre, gathered)
+
+
+@njit(cache=True, nogil=True)
+def apply_parts(
+    threads: int | None,
+    parts: NDArray[np.int64],
+    abreast: int,
+    maps: Maps,
+    sources: NDArray[np.floating],
+    pre: NDArray[np.floating],
+    gathered: NDArray[np.floating],
+) -> None:
+    """Run `apply_part` on all parts.
+
+    A parallel kernel takes seconds to compile: where `threads` is None, Numba drops its branch
+    before it compiles.
+    """
+    if threads is None:
+        for part in range(parts.size - 1):
+            apply_part(part, parts, abreast, maps, sources, pre, gathered)
+    else:
+        apply_shared(
+            threads, parts, abreast, maps.indptr, maps.recurrent_end, maps.indices, maps.weights,
+            sources, pre, gathered,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
 def observe(
     update: Callable[..., None],
-    learner: Learner,  # in
+    maps: Maps,  # in
+    parts: NDArray[np.int64],  # (parts + 1,)  in
+    threads: int | None,
+    readout: Readout,  # in
+    loss: int,
     chunk: Chunk,  # in; losses out
     t: int,
     streams: Streams,  # in/out: scratch only
+    steps: Steps,  # out
+    k: int,  # place of the step in `steps`
 ) -> tuple[int, int]:
     """Run step t forward and score it; return what is wrong, and with which stream."""
-    abreast = streams.abreast
-    b = take_input(chunk, t, streams)
+    # here too, or every slice counts a reference
+    maps, parts, readout, chunk = borrow(maps), borrow(parts), borrow(readout), borrow(chunk)
+    streams, steps = borrow(streams), borrow(steps)
+    abreast, sources, pre = streams.abreast, steps.sources[k], streams.pre
+    copy(streams.state.ravel(), streams.old_state.ravel())
+    copy(chunk.resets[t], steps.resets[k])
+    b = take_input(chunk.xs[t], chunk.resets[t], abreast, streams.old_state, sources)
     if b >= 0:
         return BAD_INPUT, b
-    for part in range(learner.parts.size - 1):
-        apply_part(part, learner.parts, learner.maps, streams)
-    loss = 0.0
-    for group in range(streams.state.shape[0]):
-        new_state = streams.new_state[group]
+    apply_parts(threads, parts, abreast, maps, sources, pre, steps.gathered[k])
+    total = 0.0
+    for group in range(pre.shape[0]):
+        new_state, error = streams.new_state[group], streams.error[group]
         update(
-            streams.old_state[group],
-            streams.pre[group],
-            new_state,
-            streams.d_state[group],
-            streams.d_pre[group],
-        )
+            streams.old_state[group], pre[group], new_state, steps.d_state[k, group],
+            steps.d_pre[k, group],
+        )  # fmt: skip
         lane = bad_stream(new_state.ravel(), abreast)
         if lane >= 0:
             return BAD_STATE, group * abreast + lane
         first = group * abreast
         last = min(first + abreast, chunk.xs.shape[1])
-        if not any_scored(chunk, t, first, last):
-            streams.error[group, :] = 0
+        if not any_scored(chunk.scales[t, first:last]):
+            error[:] = 0
             continue
-        readout_outputs(
-            learner.readout, abreast, new_state[0], streams.features[group], streams.error[group]
-        )
+        readout_outputs(readout, abreast, new_state[0], streams.features[group], error)
         for b in range(first, last):
-            fault, part_loss = score_stream(learner.loss, chunk, t, b, abreast, streams)
+            target_class = chunk.classes[t, b] if loss == CROSS_ENTROPY else 0
+            fault, part_loss = score_stream(
+                loss, chunk.scales[t, b], target_class, chunk.values[t, b], abreast,
+                b - first, error, streams.y,
+            )  # fmt: skip
             if fault != FINE:
                 return fault, b
-            loss += part_loss
+            total += part_loss
         for lane in range(last - first, abreast):
-            clear_stream(streams.error[group], abreast, lane)
-    chunk.losses[t] = loss
+            clear_stream(error, abreast, lane)
+    chunk.losses[t] = total
     return FINE, 0
 
 
 @njit(cache=True, nogil=True)
 def score_stream(
     loss: int,
-    chunk: Chunk,  # in
-    t: int,
-    b: int,
+    scale: float,
+    target_class: int,
+    target_values: NDArray[np.floating],  # (outputs,) or (0,)  in
     abreast: int,
-    streams: Streams,  # error in/out  y -> scale · ∂L/∂y
+    lane: int,
+    error: NDArray[np.floating],  # (outputs * abreast,)        in/out  y -> scale · ∂L/∂y
+    y: NDArray[np.floating],  # (outputs,)                      scratch
 ) -> tuple[int, float]:
-    """Return what is wrong, and the loss of stream b."""
-    error, y, lane = streams.error[b // abreast], streams.y, b % abreast
-    scale = chunk.scales[t, b]
+    """Return what is wrong, and scale · L, for one stream of a group."""
     if scale == 0:
         clear_stream(error, abreast, lane)
         return FINE, 0.0
-    if not all_finite(chunk.values[t, b]):
+    if not all_finite(target_values):
         return BAD_TARGET, 0.0
     for o in range(y.size):
         y[o] = error[o * abreast + lane]
-    target_class = chunk.classes[t, b] if loss == CROSS_ENTROPY else 0
-    total = scale * loss_and_error(loss, target_class, chunk.values[t, b], y)
+    total = scale * loss_and_error(loss, target_class, target_values, y)
     for o in range(y.size):
         error[o * abreast + lane] = scale * y[o]
     return (FINE if np.isfinite(total) else BAD_LOSS), total
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True)
 def signal(
-    learner: Learner,  # in; readout_grad in/out
+    readout: Readout,  # in
+    readout_grad: Readout,  # in/out
     chunk: Chunk,  # in
     t: int,
-    streams: Streams,  # in; state_grad out
+    streams: Streams,  # in
+    state_grad: NDArray[np.floating],  # (groups, C * units)  out
 ) -> None:
     """Form the learning signal ∂L_t/∂s_t of every stream, and add the readout's gradient."""
+    readout, readout_grad = borrow(readout), borrow(readout_grad)
+    chunk, streams = borrow(chunk), borrow(streams)
     abreast, units = streams.abreast, streams.state.shape[2]
     for group in range(streams.state.shape[0]):
-        h_grad = streams.state_grad[group, :units]
+        h_grad = state_grad[group, :units]
         first = group * abreast
-        if not any_scored(chunk, t, first, min(first + abreast, chunk.xs.shape[1])):
+        if not any_scored(chunk.scales[t, first : first + abreast]):
             h_grad[:] = 0
             continue
         readout_gradient(
-            learner.readout,
+            readout,
             abreast,
             streams.new_state[group, 0],
             streams.features[group],
             streams.error[group],
-            learner.readout_grad,
+            readout_grad,
             h_grad,
             streams.feature_grad,
         )
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True)
 def finish(learner: Learner, streams: Streams) -> bool:
     """Take the new state over; after an update period spend the gradient. False: not finite."""
     copy(streams.new_state.ravel(), streams.state.ravel())
@@ -318,13 +355,27 @@ def run_forward(
     learner: Learner,  # in
     chunk: Chunk,  # in; losses out
     streams: Streams,  # in/out
+    steps: Steps,  # scratch
 ) -> tuple[int, int, int]:
     """Score a chunk without learning; return the steps done, what stopped it, and where."""
     learner = borrow(learner)
     chunk = borrow(chunk)
     streams = borrow(streams)
+    steps = borrow(steps)
     for t in range(chunk.xs.shape[0]):
-        fault, b = observe(update, learner, chunk, t, streams)
+        fault, b = observe(
+            update,
+            learner.maps,
+            learner.parts,
+            learner.threads,
+            learner.readout,
+            learner.loss,
+            chunk,
+            t,
+            streams,
+            steps,
+            np.int64(0),
+        )
         if fault != FINE:
             return t, fault, b
         copy(streams.new_state.ravel(), streams.state.ravel())

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from .borrow import borrow
 from .cells import Maps, Partials
 from .simd import fill, fma, index, lanes, load, pointer, put, splat, store, value, zero
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Steps, Streams, finish, hold, observe, signal
+from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Steps, Streams, finish, observe, signal
 from .traces_wide import HELD, trace_units_wide
 
 
@@ -32,7 +32,6 @@ class Traces(NamedTuple):
     own_weight: NDArray[np.int32]  # (units * maps,)  weight of a unit on itself, or -1: not kept
     starts: NDArray[np.int64]  # (units + 1,)         where the traces of each unit begin
     traces: NDArray[np.floating]  # (groups, size)
-    steps: Steps  # HELD of them
     blocks: NDArray[np.floating]  # (HELD, C, C, units * abreast)    scratch, B_u
     drive: NDArray[np.floating]  # (parts, HELD * padded fan-in)     scratch, I of a unit
     old: NDArray[np.floating]  # (parts, C * padded fan-in)          scratch
@@ -56,7 +55,10 @@ def own_blocks(
     """Form the block of D that leads from each unit to itself, 0 where a sequence begins."""
     n_maps = d_pre.shape[1]
     begin, end = first * abreast, last * abreast
-    blocks[:, :, begin:end] = 0
+    for c in range(blocks.shape[0]):
+        for b in range(blocks.shape[1]):
+            for i in range(begin, end):  # a slice assignment would take a second to compile
+                blocks[c, b, i] = 0
     for q in range(partials.state_rows.size):
         c, b = partials.state_rows[q], partials.state_columns[q]
         for i in range(begin, end):
@@ -71,8 +73,10 @@ def own_blocks(
                         blocks[c, 0, i] += d_pre[c, g, i] * maps.weights[w]
     for lane in range(abreast):
         if resets[min(first_stream + lane, resets.size - 1)]:
-            for i in range(begin + lane, end, abreast):
-                blocks[:, :, i] = 0
+            for c in range(blocks.shape[0]):
+                for b in range(blocks.shape[1]):
+                    for i in range(begin + lane, end, abreast):
+                        blocks[c, b, i] = 0
 
 
 # One unit of a cell with one component: all its rows at once.
@@ -274,12 +278,13 @@ def trace_part(
     held: int,  # steps
     maps: Maps,  # in
     partials: Partials,  # in
+    steps: Steps,  # in
     traces: Traces,  # in/out
     grad: NDArray[np.floating],  # (weights,)                  in/out
 ) -> None:
     """Take a part of the units through the steps held, for all streams."""
     first, last = parts[part], parts[part + 1]
-    t, s = traces, traces.steps
+    t, s = traces, steps
     for g in range(t.traces.shape[0]):
         for k in range(held):
             own_blocks(
@@ -298,21 +303,70 @@ def trace_part(
             )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, forceinline=True)
-def follow(
-    held: int,  # steps
-    learner: Learner,  # in; grad in/out
-    partials: Partials,  # in
-    streams: Streams,  # in
-    traces: Traces,  # in/out
+@njit(cache=True, nogil=True, parallel=True)
+def trace_shared(
+    threads: int,
+    parts: NDArray[np.int64],  # (parts + 1,)                   in
+    abreast: int,
+    held: int,
+    indptr: NDArray[np.int64],  # maps …                        in
+    recurrent_end: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weights: NDArray[np.floating],
+    map_indptr: NDArray[np.int64],  # partials …
+    map_components: NDArray[np.int32],
+    state_rows: NDArray[np.int32],
+    state_columns: NDArray[np.int32],
+    sources: NDArray[np.floating],  # steps …
+    gathered: NDArray[np.floating],
+    d_state: NDArray[np.floating],
+    d_pre: NDArray[np.floating],
+    state_grad: NDArray[np.floating],
+    resets: NDArray[np.bool_],
+    own_weight: NDArray[np.int32],  # traces …
+    starts: NDArray[np.int64],
+    all_traces: NDArray[np.floating],  #                        in/out
+    blocks: NDArray[np.floating],
+    drive: NDArray[np.floating],
+    old: NDArray[np.floating],
+    own_grad: NDArray[np.floating],  # … to here
+    grad: NDArray[np.floating],  # (weights,)                   in/out
 ) -> None:
-    """Take all traces through the steps held, and add their gradient."""
-    if held > 0:
-        for part in range(learner.parts.size - 1):
-            trace_part(
-                part, learner.parts, streams.abreast, held, learner.maps, partials, traces,
-                learner.grad,
-            )  # fmt: skip
+    """Run `trace_part` on all parts, a thread on some of them each; otherwise its arguments."""
+    count = parts.size - 1
+    for i in prange(threads):
+        maps = Maps(indptr, recurrent_end, indices, weights)
+        partials = Partials(map_indptr, map_components, state_rows, state_columns)
+        steps = Steps(sources, gathered, d_state, d_pre, state_grad, resets)
+        traces = Traces(own_weight, starts, all_traces, blocks, drive, old, own_grad)
+        for part in range(count * i // threads, count * (i + 1) // threads):
+            trace_part(part, parts, abreast, held, maps, partials, steps, traces, grad)
+
+
+@njit(cache=True, nogil=True)
+def trace_parts(
+    threads: int | None,
+    parts: NDArray[np.int64],
+    abreast: int,
+    held: int,
+    maps: Maps,
+    partials: Partials,
+    steps: Steps,
+    traces: Traces,
+    grad: NDArray[np.floating],
+) -> None:
+    """Run `trace_part` on all parts; see `steps.apply_parts`."""
+    if threads is None:
+        for part in range(parts.size - 1):
+            trace_part(part, parts, abreast, held, maps, partials, steps, traces, grad)
+    else:
+        m, p, s, t = maps, partials, steps, traces
+        trace_shared(
+            threads, parts, abreast, held, m.indptr, m.recurrent_end, m.indices, m.weights,
+            p.map_indptr, p.map_components, p.state_rows, p.state_columns, s.sources, s.gathered,
+            s.d_state, s.d_pre, s.state_grad, s.resets, t.own_weight, t.starts, t.traces, t.blocks,
+            t.drive, t.old, t.own_grad, grad,
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -322,6 +376,7 @@ def run_traces(
     partials: Partials,
     chunk: Chunk,
     streams: Streams,
+    steps: Steps,  # HELD of them
     traces: Traces,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
@@ -329,20 +384,35 @@ def run_traces(
     partials = borrow(partials)
     chunk = borrow(chunk)
     streams = borrow(streams)
+    steps = borrow(steps)
     traces = borrow(traces)
-    held = 0
+    held = np.int64(0)  # a plain 0 has a type of its own, for which all would be compiled again
     for t in range(chunk.xs.shape[0]):
-        now = hold(chunk, t, streams, traces.steps, held)
-        fault, b = observe(update, learner, chunk, t, now)
-        if fault != FINE:
-            follow(held, learner, partials, streams, traces)
-            return t, fault, b
-        signal(learner, chunk, t, now)
-        held += 1
+        fault, b = observe(
+            update,
+            learner.maps,
+            learner.parts,
+            learner.threads,
+            learner.readout,
+            learner.loss,
+            chunk,
+            t,
+            streams,
+            steps,
+            held,
+        )
+        if fault == FINE:
+            signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[held])
+            held += 1
         updates = streams.since[0] + 1 == learner.update_every
-        if held == HELD or updates or t + 1 == chunk.xs.shape[0]:
-            follow(held, learner, partials, streams, traces)
+        if held == HELD or updates or t + 1 == chunk.xs.shape[0] or fault != FINE:
+            trace_parts(
+                learner.threads, learner.parts, streams.abreast, held, learner.maps, partials,
+                steps, traces, learner.grad,
+            )  # fmt: skip
             held = 0
-        if not finish(learner, now):
+        if fault != FINE:
+            return t, fault, b
+        if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

@@ -17,7 +17,7 @@ from .borrow import borrow
 from .cells import Maps, Partials, push_forward
 from .optimizers import squared_norm
 from .simd import pointer, put, value
-from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Streams, finish, observe, signal
+from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Steps, Streams, finish, observe, signal
 
 
 class RankOne(NamedTuple):
@@ -83,7 +83,7 @@ def balance(squared_top: float, squared_bottom: float) -> float:
 def rank_one_step(
     maps: Maps,  # in
     partials: Partials,  # in
-    streams: Streams,  # in
+    steps: Steps,  # in
     estimate: RankOne,  # in/out
     grad: NDArray[np.floating],  # (weights,)  in/out
 ) -> None:
@@ -92,10 +92,10 @@ def rank_one_step(
     pushed, signs, drawn = estimate.pushed, estimate.signs, estimate.drawn
     for b in range(estimate.right.shape[0]):
         left, right = estimate.left[b], estimate.right[b]
-        d_pre = streams.d_pre[b]
-        push_forward(maps, partials, streams.d_state[b], d_pre, left, pushed)
+        d_pre = steps.d_pre[0, b]
+        push_forward(maps, partials, steps.d_state[0, b], d_pre, left, pushed)
         draw_signs(estimate.random, b, signs)
-        pull_signs(maps, partials, streams.gathered[b], d_pre, signs, drawn)
+        pull_signs(maps, partials, steps.gathered[0, b], d_pre, signs, drawn)
         rho0 = balance(squared_norm(right), squared_norm(pushed.ravel()))
         rho1 = balance(squared_norm(drawn), np.float64(signs.size))
         keep, fresh = number(1.0 / rho0), number(1.0 / rho1)
@@ -104,7 +104,7 @@ def rank_one_step(
         for c in range(left.shape[0]):
             for u in range(left.shape[1]):
                 left[c, u] = push * pushed[c, u] + fling * signs[c, u]
-                along += streams.state_grad[b, c * left.shape[1] + u] * left[c, u]
+                along += steps.state_grad[0, b, c * left.shape[1] + u] * left[c, u]
         for w in range(right.size):
             right[w] = keep * right[w] + fresh * drawn[w]
             grad[w] += along * right[w]
@@ -117,24 +117,38 @@ def run_uoro(
     partials: Partials,
     chunk: Chunk,
     streams: Streams,
+    steps: Steps,
     estimate: RankOne,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
     learner = borrow(learner)
     chunk = borrow(chunk)
     streams = borrow(streams)
+    steps = borrow(steps)
     partials = borrow(partials)
     estimate = borrow(estimate)
     for t in range(chunk.xs.shape[0]):
-        fault, b = observe(update, learner, chunk, t, streams)
+        fault, b = observe(
+            update,
+            learner.maps,
+            learner.parts,
+            learner.threads,
+            learner.readout,
+            learner.loss,
+            chunk,
+            t,
+            streams,
+            steps,
+            np.int64(0),
+        )
         if fault != FINE:
             return t, fault, b
-        signal(learner, chunk, t, streams)
+        signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[0])
         for b in range(estimate.left.shape[0]):
             if chunk.resets[t, b]:
                 estimate.left[b] = 0
                 estimate.right[b] = 0
-        rank_one_step(learner.maps, partials, streams, estimate, learner.grad)
+        rank_one_step(learner.maps, partials, steps, estimate, learner.grad)
         if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

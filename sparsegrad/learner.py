@@ -228,13 +228,9 @@ class OnlineLearner:
         """
         chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
         update = self.cell.kind.compiled(self.cell.dtype)
-        raise_fault(
-            Outcome(
-                *kernels.run_forward(
-                    update, self._learner, chunk, self._new_streams(self._engine.layout)
-                )
-            )
-        )
+        layout = self._engine.layout
+        streams, steps = self._new_streams(layout), layout.steps(self.cell, self.batch, 1)
+        raise_fault(Outcome(*kernels.run_forward(update, self._learner, chunk, streams, steps)))
         return chunk.losses
 
     def parameters(self) -> dict[str, NDArray[Any]]:
@@ -346,22 +342,16 @@ class OnlineLearner:
         components, n_maps = cell.kind.components, len(cell.kind.maps)
         groups, abreast = layout.groups, layout.abreast
         units, width = cell.units * abreast, parameters.features * abreast
-        step = layout.steps(cell, self.batch, 1)
         return kernels.Streams(
             abreast=abreast,
             state=aligned_zeros((groups, components, units), dtype),
             old_state=aligned_zeros((groups, components, units), dtype),
             new_state=aligned_zeros((groups, components, units), dtype),
-            sources=step.sources[0],
-            gathered=step.gathered[0],
             pre=aligned_zeros((groups, n_maps, units), dtype),
-            d_state=step.d_state[0],
-            d_pre=step.d_pre[0],
             features=aligned_zeros((groups, width), dtype),
             error=aligned_zeros((groups, parameters.outputs * abreast), dtype),
             feature_grad=aligned_zeros((width,), dtype),
             y=np.zeros(parameters.outputs, dtype),
-            state_grad=step.state_grad[0],
             since=np.zeros(1, np.int64),
         )
 
@@ -370,7 +360,7 @@ class OnlineLearner:
         return kernels.Learner(
             maps=self.cell.maps,
             parts=layout.parts,
-            threads=layout.threads,
+            threads=layout.threads if layout.threads > 1 else None,
             readout=self._parameters.arrays,
             loss=LOSSES[self.readout.loss],
             optimizer=self._memory,

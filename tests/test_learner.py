@@ -505,14 +505,20 @@ def test_given_readout_arrays_are_taken() -> None:
     ("gain", "expected"), [(1.0, (0.92, 0.99, 1.0)), (2.0, (0.66, 0.85, 0.98))]
 )
 def test_bias_falls_with_n(gain: float, expected: tuple[float, ...]) -> None:
-    """Cosine with the exact gradient, GRU 64 @ 93.75%, T = 64, as measured independently."""
+    """Cosine with the exact gradient, GRU 64 @ 93.75%, T = 64, as measured independently.
+
+    That measurement did not say what it scaled and fed. Of 80 settings tried, this one comes
+    nearest: all weights from N(0, gain² / fan-in), one of 32 inputs on at each step, through a
+    dense matrix, and random values as targets of every step.
+    """
     cosines = []
-    for seed in range(6):
-        dense = GRU(16, 64, sparsity=0.9375, seed=seed, dtype="float64").to_dense()
-        dense["weight_hh"] *= gain
-        cell = GRU.from_dense(**dense)
+    for seed in range(9):
+        cell = GRU(
+            32, 64, sparsity=0.9375, input_sparsity=0.0, gain=gain, seed=seed, dtype="float64"
+        )
         rng = np.random.default_rng(seed)
-        xs, targets = rng.standard_normal((64, 1, 16)), rng.standard_normal((64, 1, 8))
+        xs = np.eye(32)[rng.integers(0, 32, (64, 1))]
+        targets = rng.standard_normal((64, 1, 8))
         flat = [
             OnlineLearner(cell, Linear(8, seed=seed), method, SGD(0.1))
             .gradient(xs, targets)[1]["weight_hh"]
@@ -522,7 +528,7 @@ def test_bias_falls_with_n(gain: float, expected: tuple[float, ...]) -> None:
         exact = flat[-1] / np.linalg.norm(flat[-1])
         cosines.append([f @ exact / np.linalg.norm(f) for f in flat[:-1]])
     found = np.mean(cosines, axis=0)
-    np.testing.assert_allclose(found, expected, atol=0.035)
+    np.testing.assert_allclose(found, expected, atol=0.03)
     assert (np.diff(found) > 0).all()
 
 
@@ -538,16 +544,21 @@ def test_lstm_learns_with_a_hidden_readout() -> None:
     assert learner.gradient(xs, targets)[0] < 0.7 * first
 
 
-@pytest.mark.parametrize("method", [SnAp(2), RTRL()], ids=str)
-def test_results_are_bitwise_the_same_for_any_number_of_threads(method: Any) -> None:
+@pytest.mark.parametrize("batch", [2, 4])  # one by one, side by side
+@pytest.mark.parametrize("method", [SnAp(1), SnAp(2), RTRL(), BPTT(3), RFLO(), UORO()], ids=str)
+def test_results_are_bitwise_the_same_for_any_number_of_threads(
+    method: Any, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparsegrad.methods.engine.SHARED_WORK", 0)
     rng = np.random.default_rng(0)
-    xs = rng.standard_normal((6, 4, 8)).astype(np.float32)
-    targets = rng.integers(0, 4, (6, 4))
+    xs = rng.standard_normal((6, batch, 8)).astype(np.float32)
+    targets = rng.integers(0, 4, (6, batch))
     results = []
     for threads in (1, 2, 3):
         cell = GRU(8, 64, sparsity=0.9, seed=1)
         readout = Linear(4, "cross_entropy")
-        learner = OnlineLearner(cell, readout, method, Adam(0.01), batch=4, threads=threads)
+        learner = OnlineLearner(cell, readout, method, Adam(0.01), batch=batch, threads=threads)
+        assert learner._engine.layout.threads == threads
         losses = learner.run(xs, targets)
         results.append(snapshot(learner) | {"losses": losses})
     assert_equal(results[0], results[1])

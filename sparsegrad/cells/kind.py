@@ -53,7 +53,8 @@ class CellKind:
     ----------
     update : function compiled by ``numba.njit``
         ``update(state, pre, new_state, d_state, d_pre)`` for all units in one call: `state` and
-        `new_state` are ``(components, units)``, `pre` is ``(maps, units)``. It writes `new_state`,
+        `new_state` are ``(components, units)``, `pre` is ``(maps, units)``. Each column is by
+        itself; it may be a unit of any of several streams. It writes `new_state`,
         ``d_state[c, b] = ∂s'_c/∂s_b``, ``(components, components, units)``, and
         ``d_pre[c, g] = ∂s'_c/∂a_g``, ``(components, maps, units)``. All arrays are C-contiguous
         and of the cell's dtype. It allocates nothing.

@@ -60,14 +60,15 @@ class HistoryEngine:
         self.layout = Layout(cell, batch, True, False, threads)
         self.batch = batch
         self.window = window
-        self.history = self._allocate(window or 1)
+        self.history = self._allocate()
+        self.steps = self.layout.steps(cell, batch, window or 1)
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
         steps = chunk.xs.shape[0]
         if self.window is None:
-            if self.history.steps.sources.shape[0] != steps:
-                self.history = self._allocate(steps)
+            if self.steps.sources.shape[0] != steps:
+                self.steps = self.layout.steps(self.cell, self.batch, steps)
             # a call that was stopped half way may have left its part behind
             self.history.filled[0] = 0
             streams.since[0] = 0
@@ -77,14 +78,22 @@ class HistoryEngine:
                 learner = learner._replace(update_every=steps)
         kind = self.cell.kind
         update = kind.compiled(self.cell.dtype)
-        return Outcome(*run_bptt(update, learner, kind.partials, chunk, streams, self.history))
+        return Outcome(
+            *run_bptt(update, learner, kind.partials, chunk, streams, self.steps, self.history)
+        )
 
     def flush(self, learner: Learner) -> None:
         """Add the gradient of the steps that are still held back."""
         unroll(
-            self.layout.abreast, learner.parts, learner.maps, self.cell.kind.partials,
-            self.history, learner.grad,
-        )  # fmt: skip
+            self.layout.abreast,
+            learner.parts,
+            learner.threads,
+            learner.maps,
+            self.cell.kind.partials,
+            self.steps,
+            self.history,
+            learner.grad,
+        )
 
     def fresh(self) -> "HistoryEngine":
         """Return an engine for the same cell at the start of its sequences."""
@@ -92,16 +101,15 @@ class HistoryEngine:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is carried from step to step."""
-        steps = self.history.steps._asdict()
+        steps = self.steps._asdict()
         del steps["gathered"]  # empty: the backward pass gathers for itself
         return {"filled": self.history.filled, **steps}
 
-    def _allocate(self, window: int) -> History:
+    def _allocate(self) -> History:
         cell, layout = self.cell, self.layout
         shape = layout.groups, cell.kind.components, cell.units * layout.abreast
         return History(
             filled=np.zeros(1, np.int64),
-            steps=layout.steps(cell, self.batch, window),
             adjoint=aligned_zeros((2, *shape), cell.dtype),
             h_before=aligned_zeros((layout.parts.size - 1, shape[0], shape[2]), cell.dtype),
         )

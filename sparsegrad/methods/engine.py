@@ -13,7 +13,8 @@ from sparsegrad.program import aligned_zeros
 
 PARTS = 8
 """Ranges of units that threads share out; fixed, so that sums over them have one order."""
-SHARED_WORK = 1 << 40
+SHARED_WORK = 40_000
+"""Weights times groups from which on sharing pays."""
 
 
 class Outcome(NamedTuple):
@@ -63,7 +64,9 @@ class Layout:
         self.parts = _cut_units(
             cell, PARTS if cell.weights.size * self.groups >= SHARED_WORK else 1
         )
-        wanted = numba.get_num_threads() if threads is None else threads
+        # asked for in any case: it starts Numba's threads, which a loop out of the cache would not
+        available = numba.get_num_threads()
+        wanted = available if threads is None else threads
         self.threads = min(wanted, self.parts.size - 1)
 
     def steps(self, cell: Cell, batch: int, held: int) -> Steps:
@@ -95,6 +98,7 @@ class Engine(Protocol):
     """The running half of a method: it holds what the method carries from step to step."""
 
     layout: Layout
+    steps: Steps
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""

@@ -52,11 +52,11 @@ class TraceEngine:
         entries = _entries(cell, layout.abreast)
         longest = int(_padded(np.diff(cell.maps.indptr[:: len(cell.kind.maps)])).max()) + SLACK
         size, dtype = count * longest, cell.dtype
+        self.steps = layout.steps(cell, batch, HELD)
         self._traces = Traces(
             own_weight=own_weight,
             starts=np.concatenate([[0], np.cumsum(entries)]).astype(np.int64),
             traces=aligned_zeros((layout.groups, int(entries.sum())), dtype),
-            steps=layout.steps(cell, batch, HELD),
             blocks=aligned_zeros((HELD, count, count, cell.units * layout.abreast), dtype),
             drive=aligned_zeros((parts, HELD * longest), dtype),
             old=aligned_zeros((parts, max(size, count * layout.abreast)), dtype),
@@ -67,7 +67,9 @@ class TraceEngine:
         """Run a chunk through the compiled loop."""
         kind = self.cell.kind
         update = kind.compiled(self.cell.dtype)
-        return Outcome(*run_traces(update, learner, kind.partials, chunk, streams, self._traces))
+        return Outcome(
+            *run_traces(update, learner, kind.partials, chunk, streams, self.steps, self._traces)
+        )
 
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""

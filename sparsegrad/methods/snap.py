@@ -81,6 +81,7 @@ class InfluenceEngine:
         self.cell = cell
         self.pattern = pattern
         self.layout = Layout(cell, batch, False, True, threads)
+        self.steps = self.layout.steps(cell, batch, 1)
         # The compiled loop holds the parallel kernel. Numba starts its threads when it compiles or
         # loads that kernel itself, not when it loads a loop around it: without this a loop out of
         # the cache crashes, on one thread too.
@@ -108,6 +109,7 @@ class InfluenceEngine:
                 self._dynamics,
                 chunk,
                 streams,
+                self.steps,
                 self.influence.program,
                 self._numbers,
             )

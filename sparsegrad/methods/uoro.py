@@ -47,6 +47,7 @@ class RankOneEngine:
     def __init__(self, cell: Cell, batch: int, seed: int, threads: int | None) -> None:
         self.cell = cell
         self.layout = Layout(cell, batch, False, True, threads)
+        self.steps = self.layout.steps(cell, batch, 1)
         self.seed = seed
         shape, weights, dtype = (cell.kind.components, cell.units), cell.weights.size, cell.dtype
         # an odd number is never 0, the one state in which the generator would stay
@@ -64,7 +65,9 @@ class RankOneEngine:
         """Run a chunk through the compiled loop."""
         kind = self.cell.kind
         update = kind.compiled(self.cell.dtype)
-        return Outcome(*run_uoro(update, learner, kind.partials, chunk, streams, self.estimate))
+        return Outcome(
+            *run_uoro(update, learner, kind.partials, chunk, streams, self.steps, self.estimate)
+        )
 
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""
