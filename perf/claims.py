@@ -141,18 +141,23 @@ def copy(units: int, sparsity: float, tokens: float, **more: Any) -> dict[str, A
     return {"task": "copy", "tokens": tokens} | net | more
 
 
-LOW, HIGH = (1e-3, 3e-3), (3e-3, 1e-2, 2e-2)
-ONLINE: dict[float, tuple[float, Rates]] = {
-    0.9375: (1e6, {"snap:1": (*LOW, 1e-2), "snap:2": (*LOW, 1e-2), "rtrl": (3e-3, 1e-2),
-                   "bptt": HIGH, "bptt:1": LOW, "uoro": LOW, "rflo": LOW}),
-    0.75: (2e5, {"snap:1": LOW, "snap:2": LOW, "rtrl": LOW, "bptt": HIGH, "bptt:1": LOW}),
+LOW, MIDDLE, HIGH = (1e-3, 3e-3), (3e-3, 1e-2), (3e-3, 1e-2, 2e-2)
+ONLINE: dict[tuple[int, float], tuple[float, Rates]] = {
+    (64, 0.9375): (1e6, {
+        "snap:1": (*LOW, 1e-2), "snap:2": (*LOW, 1e-2), "rtrl": MIDDLE, "bptt": HIGH,
+        "bptt:1": LOW, "uoro": LOW, "rflo": LOW,
+    }),
+    (32, 0.75): (2e5, {
+        "snap:1": MIDDLE, "snap:2": MIDDLE, "rtrl": MIDDLE, "bptt": HIGH, "bptt:1": (3e-3,),
+    }),
 }  # fmt: skip
-"""Tokens and rates by sparsity, of what claims 1 and 2 share."""
+"""Tokens and rates by units and sparsity, of what claims 1 and 2 share."""
 
 
-def online(options: Options, sparsity: float) -> dict[str, Line]:
-    tokens, rates = ONLINE[sparsity]
-    return compared(options, f"copy-{100 * sparsity:g}", rates, copy(64, sparsity, tokens))
+def online(options: Options, units: int, sparsity: float) -> dict[str, Line]:
+    tokens, rates = ONLINE[units, sparsity]
+    name = f"copy-{units}-{100 * sparsity:g}"
+    return compared(options, name, rates, copy(units, sparsity, tokens))
 
 
 def claim_1(options: Options) -> list[Verdict]:
@@ -162,7 +167,7 @@ def claim_1(options: Options) -> list[Verdict]:
         Verdict(1, f"copy online, {net}: SnAp-1 clearly longer than {other.upper()}",
                 clearly_above(lines["snap:1"], lines[other]), shown(lines))
         for net, lines in (
-            ("GRU-64 @ 93.75%", online(options, 0.9375)), ("dense GRU-32", dense)
+            ("GRU-64 @ 93.75%", online(options, 64, 0.9375)), ("dense GRU-32", dense)
         )
         for other in ("uoro", "rflo")
     ]  # fmt: skip
@@ -191,12 +196,12 @@ def frozen_length(options: Options, given: dict[str, Any]) -> float:
 
 def claim_2(options: Options) -> list[Verdict]:
     verdicts = []
-    for sparsity in (0.9375, 0.75):
-        net = f"copy online, GRU-64 @ {100 * sparsity:g}%"
-        lines = online(options, sparsity)
+    for (units, sparsity), (tokens, _) in ONLINE.items():
+        net = f"copy online, GRU-{units} @ {100 * sparsity:g}%"
+        lines = online(options, units, sparsity)
         mean = {name: line["mean"] for name, line in lines.items()}
         modest = lines["bptt"]["means"][MODEST]
-        trivial = frozen_length(options, copy(64, sparsity, ONLINE[sparsity][0]))
+        trivial = frozen_length(options, copy(units, sparsity, tokens))
         measured = shown(lines) | {"frozen core": {"mean": trivial, "rate": MODEST}}
         for statement, holds in (
             ("SnAp-2 above SnAp-1", mean["snap:2"] > mean["snap:1"]),
@@ -219,12 +224,11 @@ def claim_3(options: Options) -> list[Verdict]:
     mean = [lines[name]["mean"] for name in order]
     falling = all(a >= CLOSE * b for a, b in itertools.pairwise(mean))
     equal = CLOSE <= mean[0] / mean[1] <= 1 / CLOSE
-    above = clearly_above(lines["snap:1"], lines["uoro"])
     statement = "copy, GRU-32 @ 93.75%, updates per sequence:"
     return [
         Verdict(3, f"{statement} no method above a less biased one", falling, shown(lines)),
         Verdict(3, f"{statement} BPTT = RTRL", bool(equal), shown(lines)),
-        Verdict(3, f"{statement} SnAp-1 clearly above UORO", above, shown(lines)),
+        Verdict(3, f"{statement} SnAp-1 above UORO", mean[4] > mean[5], shown(lines)),
     ]
 
 
@@ -296,7 +300,7 @@ def claim_5(options: Options) -> list[Verdict]:
 
 
 def claim_6(options: Options) -> list[Verdict]:
-    given = {"task": "copy", "cell": "gru", "units": 64, "sparsity": 0.75, "seconds": 60}
+    given = {"task": "copy", "cell": "gru", "units": 64, "sparsity": 0.75, "seconds": 20}
     lines = {
         masks: compared(
             options, f"copy-{masks}", {"snap:2": (3e-3,)}, given | {"gate_masks": masks}

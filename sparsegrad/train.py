@@ -84,13 +84,16 @@ class Run:
         ValueError, OSError
             If the task's data are wrong, or a file cannot be written; the last checkpoint stays.
         """
-        reason = None
+        reason, compiled = None, False
         self._before, self._began = self.progress.seconds, time.monotonic()
         self._from, self._saved = self.progress.tokens, time.monotonic()
         with StopWish() as stop, self._watch as watch:
             try:
                 while not self._spent() and not stop.asked:
                     self._learn(self.task.draw())
+                    if not compiled:  # not learning: neither clock nor speed counts the first draw
+                        self._began, self._from = time.monotonic(), self.progress.tokens
+                        compiled = True
                     self._clock()
                     if self._due():
                         self._report()

@@ -101,6 +101,22 @@ def test_a_run_learns_and_leaves_its_files(tmp_path, capsys):
     assert (out / "metrics.jsonl").read_bytes() == whole
 
 
+def test_a_budget_in_seconds_counts_no_compiling(monkeypatch):
+    run = Run(Settings("copy", seconds=0.2, **TINY))
+    learn, draws = run.learner.run, []
+
+    def slow_at_first(*drawn):
+        draws.append(len(draws))
+        time.sleep(0.5 if len(draws) == 1 else 0.01)
+        return learn(*drawn)
+
+    monkeypatch.setattr(run.learner, "run", slow_at_first)
+    summary = run.train()
+    assert summary["status"] == "finished"
+    assert len(draws) > 2
+    assert 0.2 <= summary["seconds"] < 0.5
+
+
 @compiled_only
 def test_characters_have_bits_and_a_held_out_part(text, tmp_path, capsys):
     out = tmp_path / "run"
