@@ -15,20 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .simd import (
-    fill,
-    fma,
-    gather,
-    index,
-    lanes,
-    load,
-    pointer,
-    put,
-    store,
-    total,
-    value,
-    zero,
-)  # fmt: skip
+from .arithmetic import fill, gather, total
+from .simd import fma, index, lanes, load, pointer, put, store, value, zero
 
 
 class Maps(NamedTuple):

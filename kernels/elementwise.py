@@ -16,7 +16,8 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from .simd import VectorType, clip, lanes, load, map_tanh, pointer, put, store, value
+from .arithmetic import clip, map_tanh
+from .simd import VectorType, lanes, load, pointer, put, store, value
 
 
 def tanh(x: Any) -> Any:

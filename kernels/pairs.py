@@ -12,6 +12,8 @@ make up a *segment* (pairs, shared, own), so that the numeric loops seldom chang
 branch that is guessed wrong costs as much as several sources.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -81,7 +83,9 @@ def pair_rows(
             if may_share:
                 for e in range(source_indptr[a], source_indptr[a + 1]):
                     marks[sources[e, 0]] = a
-            best, least, most_shared, seen = -1, np.int64(0), np.int64(0), 0
+            best, seen = -1, 0
+            least: Any = 0
+            most_shared: Any = 0
             j = k + 1
             while j < group_indptr[g + 1] and seen < WINDOW:
                 if not used[j]:
@@ -182,7 +186,7 @@ def fill_entries(
 
 
 @njit(cache=True, nogil=True)
-def _packed(position: int, place: int) -> int:
+def _packed(position: int, place: int) -> np.int64:
     return np.int64(position) << 32 | np.int64(place)
 
 

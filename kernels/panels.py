@@ -21,21 +21,17 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from . import arithmetic  # noqa: F401 - so that vectors can be added
+from .bundles import bundle, fma_bundle, load_bundle, prefetch_bundle, store_bundle
 from .simd import (
     SLACK,
     WIDE,
-    add,
-    bundle,
-    fma_bundle,
     index,
     lanes,
-    load_bundle,
     load_part,
     pointer,
-    prefetch_bundle,
     put,
     splat,
-    store_bundle,
     store_part,
     value,
     zero,
@@ -176,9 +172,8 @@ def _add_immediate(first, last, runs, immediate, J):
                 store_part(J, target + c, length - c, zero(J))
         elif step == 1:
             for c in range(0, length, n):
-                x = add(
-                    load_part(J, target + c, length - c), load_part(immediate, v + c, length - c)
-                )
+                x = load_part(J, target + c, length - c)
+                x = x + load_part(immediate, v + c, length - c)
                 store_part(J, target + c, length - c, x)
         else:
             for c in range(length):

@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .simd import add_products, fma, lanes, load, pointer, splat, store, total, zero
+from .arithmetic import add_products, total
+from .simd import fma, lanes, load, pointer, splat, store, zero
 from .wide import add_product
 
 SQUARED_ERROR = 0

@@ -232,7 +232,7 @@ def observe(
     t: int,
     streams: Streams,  # in/out: scratch only
     steps: Steps,  # out
-    k: int,  # place of the step in `steps`
+    k: int | np.int64,  # place of the step in `steps`
 ) -> tuple[int, int]:
     """Run step t forward and score it; return what is wrong, and with which stream."""
     # here too, or every slice counts a reference

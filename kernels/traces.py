@@ -19,9 +19,10 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from .arithmetic import fill
 from .borrow import borrow
 from .cells import Maps, Partials
-from .simd import fill, fma, index, lanes, load, pointer, put, splat, store, value, zero
+from .simd import fma, index, lanes, load, pointer, put, splat, store, value, zero
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Steps, Streams, finish, observe, signal
 from .traces_wide import HELD, trace_units_wide
 
@@ -195,7 +196,7 @@ def trace_units(
     first: int,
     last: int,  # units
     group: int,
-    held: int,  # steps
+    held: int | np.int64,  # steps
     maps: Maps,  # in
     partials: Partials,  # in
     steps: Steps,  # in
@@ -275,7 +276,7 @@ def trace_part(
     part: int,
     parts: NDArray[np.int64],  # (parts + 1,)                  in
     abreast: int,
-    held: int,  # steps
+    held: int | np.int64,  # steps
     maps: Maps,  # in
     partials: Partials,  # in
     steps: Steps,  # in
@@ -308,7 +309,7 @@ def trace_shared(
     threads: int,
     parts: NDArray[np.int64],  # (parts + 1,)                   in
     abreast: int,
-    held: int,
+    held: int | np.int64,
     indptr: NDArray[np.int64],  # maps …                        in
     recurrent_end: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -348,7 +349,7 @@ def trace_parts(
     threads: int | None,
     parts: NDArray[np.int64],
     abreast: int,
-    held: int,
+    held: int | np.int64,
     maps: Maps,
     partials: Partials,
     steps: Steps,
@@ -410,7 +411,7 @@ def run_traces(
                 learner.threads, learner.parts, streams.abreast, held, learner.maps, partials,
                 steps, traces, learner.grad,
             )  # fmt: skip
-            held = 0
+            held = np.int64(0)
         if fault != FINE:
             return t, fault, b
         if not finish(learner, streams):

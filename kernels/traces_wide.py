@@ -11,8 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .arithmetic import add_products, fill
 from .cells import Maps, Partials
-from .simd import add_products, fill, fma, index, lanes, load, pointer, store, zero
+from .simd import fma, index, lanes, load, pointer, store, zero
 from .steps import Steps
 from .wide import add_product
 
@@ -196,7 +197,7 @@ def trace_units_wide(
     first: int,
     last: int,  # units
     group: int,
-    held: int,  # steps
+    held: int | np.int64,  # steps
     maps: Maps,  # in
     partials: Partials,  # in
     steps: Steps,  # in

@@ -11,21 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .arithmetic import add_products, total
 from .cells import Maps, Partials
-from .simd import (
-    add_products,
-    fma,
-    index,
-    lanes,
-    load,
-    pointer,
-    put,
-    splat,
-    store,
-    total,
-    value,
-    zero,
-)  # fmt: skip
+from .simd import fma, index, lanes, load, pointer, put, splat, store, value, zero
 
 
 @njit(cache=True, nogil=True)

@@ -227,8 +227,8 @@ def _profile(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
     finally:  # neither does a closed pipe lose the files, nor an unwritable folder the print
         if stopped is not None:
-            reason = str(stopped) or "interrupted"
-            _complain(f"{reason}; stopped after {len(points)} of {len(sweep)} points")
+            why = str(stopped) or "interrupted"
+            _complain(f"{why}; stopped after {len(points)} of {len(sweep)} points")
         if arguments.out is not None and points:
             status = _write(arguments.out, sweep, model, points, fits, title) or status
     return status

@@ -139,22 +139,23 @@ def _lower(pattern: ReachPattern) -> Program:
     panels[1:, 0] = np.cumsum(_round_up(sizes, SLACK))
 
     reached = np.empty((pattern.reach_indices.size, 2), np.int32)
-    locate_rows(pattern.reach_indptr, pattern.reach_indices, *blocks, places, reached)
+    locate_rows(
+        pattern.reach_indptr, pattern.reach_indices, blocks.of, blocks.indptr, blocks.indices,
+        places, reached,
+    )  # fmt: skip
     rank = np.empty(weights.size, np.int64)
     rank[supernode] = np.arange(supernode.size)  # of several pieces any: they are neighbours
     columns = np.argsort(rank[pattern.supernode], kind="stable").astype(np.int32)
-    of_member = blocks.of[supernode], blocks.indptr, places
-    I = pattern.immediate_indptr, pattern.immediate_indices  # noqa: E741
-    units = pattern.shape[1]
-    scratch = (
-        np.empty(units, np.int32), np.empty(units, np.int64), np.empty((units, 3), np.int64),
-        np.zeros(rows.max(initial=0), bool),
-    )  # fmt: skip
-    count = find_runs(
-        panels, members, *of_member, reached, columns, *I, np.empty((0, 4), np.int64), *scratch
-    )
-    runs = np.empty((count, 4), np.int64)
-    find_runs(panels, members, *of_member, reached, columns, *I, runs, *scratch)
+    units, tallest = pattern.shape[1], rows.max(initial=0)
+    runs = np.empty((0, 4), np.int64)
+    for _ in range(2):  # to count them, and to write them down
+        count = find_runs(
+            panels, members, blocks.of[supernode], blocks.indptr, places, reached, columns,
+            pattern.immediate_indptr, pattern.immediate_indices, runs, np.empty(units, np.int32),
+            np.empty(units, np.int64), np.empty((units, 3), np.int64), np.zeros(tallest, np.bool_),
+        )  # fmt: skip
+        if runs.shape[0] == 0:
+            runs = np.empty((count, 4), np.int64)
     return Program(panels, segments, entries, members, reached, columns, runs)
 
 
@@ -225,7 +226,9 @@ def _pair(
     order: NDArray[np.int64],
     group_indptr: NDArray[np.int64],
     vectors: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], ...]:
+) -> tuple[
+    NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
+]:
     """Pair the rows of every group; return the pairs, their lists, and each row's place."""
     n_rows = blocks.indptr[-1]
     D = pattern.dynamics_indptr, pattern.dynamics_indices

@@ -1,0 +1,274 @@
+"""Vectors as numbers: arithmetic that both share, sums over lanes, lanes from all over an array.
+
+==============================  ==========================================================
+``x + y``, ``-``, ``*``, ``/``  of two vectors, or of a vector and a number of its dtype
+``fill(a, x)``                  a vector of the number ``x`` in every lane
+``gather(a, indices, i)``       lanes ``a[indices[i]], a[indices[i + 1]], …``
+``total(x)``                    the sum of the lanes
+``add_products(a, i, x, …)``    the totals of ``x`` times four vectors, added to ``a[i]`` …
+``clip(x, end)``                ``x`` cut off at ±``end``
+``map_tanh(x)``                 tanh of every lane, float64
+==============================  ==========================================================
+
+As in simd.py, each has a plain Python twin.
+"""
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from .simd import VectorType, address_of, holds_numbers, lanes, llvm_vector
+
+
+def _shuffle(builder, x, y, lanes):
+    places = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+    return builder.shuffle_vector(x, y, places)
+
+
+def _add_halves(builder, x, count):
+    return builder.fadd(
+        _shuffle(builder, x, x, range(count)), _shuffle(builder, x, x, range(count, 2 * count))
+    )
+
+
+@intrinsic
+def _gather(typingctx, a, indices, i):
+    vector = VectorType(a.dtype)
+
+    def codegen(context, builder, sig, args):
+        count, number, wide = vector.lanes, ir.IntType(32), ir.IntType(64)
+        places = ir.VectorType(number, count)
+        at = address_of(context, builder, sig.args[1], args[1], args[2])
+        places = builder.load(builder.bitcast(at, places.as_pointer()), align=4)
+        # Addresses by arithmetic, since llvmlite has no vector of pointers to index into; LLVM
+        # sees through it and makes one gather with 32-bit indices of it.
+        wides = ir.VectorType(wide, count)
+        base = address_of(context, builder, sig.args[0], args[0], ir.Constant(wide, 0))
+        base = builder.insert_element(
+            ir.Constant(wides, ir.Undefined), builder.ptrtoint(base, wide), ir.Constant(number, 0)
+        )
+        size = ir.Constant(wides, [vector.dtype.bitwidth // 8] * count)
+        addresses = builder.add(
+            _shuffle(builder, base, base, [0] * count),
+            builder.mul(builder.sext(places, wides), size),
+        )
+        llvm = llvm_vector(vector)
+        pointers = ir.VectorType(llvm.element.as_pointer(), count)
+        mask = ir.VectorType(ir.IntType(1), count)
+        kind = ir.FunctionType(llvm, [pointers, number, mask, llvm])
+        name = f"llvm.masked.gather.v{count}f{vector.dtype.bitwidth}.v{count}p0"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        align = ir.Constant(number, vector.dtype.bitwidth // 8)
+        everywhere, nothing = ir.Constant(mask, [1] * count), ir.Constant(llvm, ir.Undefined)
+        addresses = builder.inttoptr(addresses, pointers)
+        return builder.call(function, [addresses, align, everywhere, nothing])
+
+    return vector(a, indices, types.intp), codegen
+
+
+@intrinsic
+def _total(typingctx, x):
+    def codegen(context, builder, sig, args):
+        total, count = args[0], sig.args[0].lanes
+        while count > 1:  # by halves: the same order on every CPU
+            count //= 2
+            total = _add_halves(builder, total, count)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return x.dtype(x), codegen
+
+
+@intrinsic
+def _add_products(typingctx, a, i, x, p, q, r, s):
+    def codegen(context, builder, sig, args):
+        count = sig.args[2].lanes
+        llvm = llvm_vector(sig.args[2])
+        name = f"llvm.fmuladd.v{count}f{sig.args[2].dtype.bitwidth}"
+        kind = ir.FunctionType(llvm, [llvm, llvm, llvm])
+        fmuladd = cgutils.get_or_insert_function(builder.module, kind, name)
+
+        def mixed(one, two, four):  # the same shuffle in every block of four lanes
+            places = [
+                block + lane % 4 + (count if lane >= 4 else 0)
+                for block in range(0, count, 4)
+                for lane in four
+            ]
+            return _shuffle(builder, one, two, places)
+
+        def pair(one, two):  # one0 + one2, two0 + two2, one1 + one3, two1 + two3, times x
+            low, high = (0, 4, 1, 5), (2, 6, 3, 7)
+            product = builder.fmul(mixed(one, two, high), mixed(args[2], args[2], high))
+            return builder.call(
+                fmuladd, [mixed(one, two, low), mixed(args[2], args[2], low), product]
+            )
+
+        first, second = pair(args[3], args[4]), pair(args[5], args[6])
+        sums = builder.fadd(mixed(first, second, (0, 1, 4, 5)), mixed(first, second, (2, 3, 6, 7)))
+        while count > 4:
+            count //= 2
+            sums = _add_halves(builder, sums, count)
+        at = address_of(context, builder, sig.args[0], args[0], args[1])
+        at = builder.bitcast(at, sums.type.as_pointer())
+        align = sig.args[2].dtype.bitwidth // 8
+        builder.store(builder.fadd(builder.load(at, align=align), sums), at, align=align)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, x, p, q, r, s), codegen
+
+
+@intrinsic
+def _fill(typingctx, a, x):
+    vector = VectorType(a.dtype)
+
+    def codegen(context, builder, sig, args):
+        llvm = llvm_vector(vector)
+        first = builder.insert_element(
+            ir.Constant(llvm, ir.Undefined), args[1], ir.Constant(ir.IntType(32), 0)
+        )
+        return _shuffle(builder, first, first, [0] * vector.lanes)
+
+    return vector(a, a.dtype), codegen
+
+
+def fill(a, x):
+    """Return the vector that has the number `x` in every lane."""
+    return np.full(lanes(a), x, a.dtype)
+
+
+def gather(a, indices, i):
+    """Return the vector of ``a[indices[i]], a[indices[i + 1]], …``; `indices` are int32."""
+    return a[indices[i : i + lanes(a)]]
+
+
+def total(x):
+    """Return the sum of the lanes of `x`."""
+    return x.sum()
+
+
+def add_products(a, i, x, p, q, r, s):
+    """Add ``x · p``, ``x · q``, ``x · r`` and ``x · s`` to ``a[i]`` … ``a[i + 3]``."""
+    for k, y in enumerate((p, q, r, s)):
+        a[i + k] += (x * y).sum()
+
+
+@overload(fill)
+def _fill_overload(a, x):
+    return (lambda a, x: _fill(a, x)) if holds_numbers(a) else None
+
+
+@overload(gather)
+def _gather_overload(a, indices, i):
+    return (lambda a, indices, i: _gather(a, indices, i)) if holds_numbers(a) else None
+
+
+@overload(total)
+def _total_overload(x):
+    return (lambda x: _total(x)) if isinstance(x, VectorType) else None
+
+
+@overload(add_products)
+def _add_products_overload(a, i, x, p, q, r, s):
+    if not holds_numbers(a):
+        return None
+    return lambda a, i, x, p, q, r, s: _add_products(a, i, x, p, q, r, s)
+
+
+# Arithmetic for formulas that vectors and numbers share; a number stands in every lane.
+
+
+def _both(x, y):
+    """Whether one operand is a vector and the other one too, or a number of its dtype."""
+    vector = x if isinstance(x, VectorType) else y
+    return isinstance(vector, VectorType) and all(k in (vector, vector.dtype) for k in (x, y))
+
+
+def _spread(builder, vector, kind, arg):
+    if isinstance(kind, VectorType):
+        return arg
+    first = builder.insert_element(
+        ir.Constant(llvm_vector(vector), ir.Undefined), arg, ir.Constant(ir.IntType(32), 0)
+    )
+    return _shuffle(builder, first, first, [0] * vector.lanes)
+
+
+def _arithmetic(operation, method):
+    @intrinsic
+    def apply(typingctx, x, y):
+        def codegen(context, builder, sig, args):
+            vector = sig.return_type
+            operands = (
+                _spread(builder, vector, *pair) for pair in zip(sig.args, args, strict=True)
+            )
+            return getattr(builder, method)(*operands)
+
+        return (x if isinstance(x, VectorType) else y)(x, y), codegen
+
+    @overload(operation)
+    def _operation_overload(x, y):
+        return (lambda x, y: apply(x, y)) if _both(x, y) else None
+
+
+for _operation, _method in (
+    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):  # fmt: skip
+    _arithmetic(_operation, _method)
+
+
+@intrinsic
+def _clip(typingctx, x, end):
+    def codegen(context, builder, sig, args):
+        vector = sig.return_type
+        x, high = args[0], _spread(builder, vector, sig.args[1], args[1])
+        x = builder.select(builder.fcmp_ordered(">", x, high), high, x)  # NaN passes both
+        low = builder.fsub(ir.Constant(llvm_vector(vector), [0.0] * vector.lanes), high)
+        return builder.select(builder.fcmp_ordered("<", x, low), low, x)
+
+    return x(x, end), codegen
+
+
+@intrinsic
+def _map_tanh(typingctx, x):
+    def codegen(context, builder, sig, args):
+        result, double = args[0], ir.DoubleType()
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(double, [double]), "tanh"
+        )
+        for lane in range(sig.return_type.lanes):
+            at = ir.Constant(ir.IntType(32), lane)
+            number = builder.call(function, [builder.extract_element(args[0], at)])
+            result = builder.insert_element(result, number, at)
+        return result
+
+    return x(x), codegen
+
+
+def clip(x, end):
+    """Return `x` cut off at ±`end`, a positive number; NaN stays."""
+    return np.where(x > end, end, np.where(x < -end, -end, x))
+
+
+def map_tanh(x):
+    """Return tanh of the lanes of a vector of float64, one after the other."""
+    return np.tanh(x)
+
+
+@overload(clip)
+def _clip_overload(x, end):
+    if isinstance(x, VectorType):
+        return lambda x, end: _clip(x, end)
+
+    def number(x, end):
+        x = end if x > end else x  # NaN passes both
+        return -end if x < -end else x
+
+    return number
+
+
+@overload(map_tanh)
+def _map_tanh_overload(x):
+    return (lambda x: _map_tanh(x)) if isinstance(x, VectorType) else None
