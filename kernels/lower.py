@@ -50,11 +50,13 @@ def merge_reaches(
             width += widths[s]
         else:
             n = last - first
-            union[:n] = reach_indices[first:last]
+            for r in range(n):
+                union[r] = reach_indices[first + r]
             begin += size
             blocks += 1
             width = widths[s]
-        block_indices[begin : begin + n] = union[:n]
+        for r in range(n):
+            block_indices[begin + r] = union[r]
         block_indptr[blocks] = begin + n
         block_of[s] = blocks - 1
     return blocks
@@ -147,7 +149,8 @@ def find_runs(
             offset = panels[p, 0] + members[k, 4]
             begin, end = block_indptr[block_of[k]], block_indptr[block_of[k] + 1]
             if end - begin > last - first:
-                taken[reached[first:last, 1]] = True
+                for r in range(first, last):
+                    taken[reached[r, 1]] = True
                 for r in range(begin, end):
                     if not taken[places[r]]:
                         if write:
@@ -156,7 +159,8 @@ def find_runs(
                             runs[count, 2] = offset + places[r] * stride
                             runs[count, 3] = width
                         count += 1
-                taken[reached[first:last, 1]] = False
+                for r in range(first, last):
+                    taken[reached[r, 1]] = False
             for r in range(first, last):
                 local[reached[r, 0]] = reached[r, 1]
                 current[reached[r, 0]] = -1

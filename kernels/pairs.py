@@ -51,7 +51,8 @@ def order_rows(
                 rows[begin + starts[c]] = r
                 starts[c] += 1
         begin = end
-        starts[:] = 0
+        for c in range(starts.size):
+            starts[c] = 0
 
 
 # cost of a pair of rows in vector loads: shared · (V + 3) + own · (2 V + 3), V vectors a row
