@@ -15,6 +15,9 @@ from sparsegrad.kernels import cache, panels_update
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
+compiled = pytest.mark.skipif(
+    not hasattr(panels_update, "signatures"), reason="nothing is compiled"
+)
 LIBRARY = sorted((ROOT / "sparsegrad").rglob("*.py"))
 
 
@@ -127,7 +130,7 @@ def read_only_install(tmp_path):
 PROFILE = ["profile", "--units", "8", "--sparsity", "0.5", "--n", "1", "--dry-run"]
 
 
-@pytest.mark.skipif(not hasattr(panels_update, "signatures"), reason="nothing is compiled")
+@compiled
 def test_where_numba_may_write_nowhere_kernels_are_kept_in_a_temporary_folder(
     read_only_install, tmp_path
 ):
@@ -157,6 +160,7 @@ def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
         cache._folder()
 
 
+@compiled
 def test_where_nobody_may_write_there_is_one_clear_line(read_only_install):
     code = (
         "import tempfile, pathlib, os;"
