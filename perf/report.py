@@ -177,7 +177,10 @@ def section_tables(run: Run, old: Run | None) -> Iterator[str]:
             groups.setdefault((line["section"], *line), []).append(line)
     before = {_identity(line): line for line in (old.lines if old is not None else [])}
     for (section, *keys), lines in groups.items():
-        columns = [key for key in keys if key != "section"]
+        # Who did not take part is named with the reason alone.
+        absent = {"method", "skipped"} <= set(keys)
+        wanted = ("workload", "method", "skipped") if absent else keys
+        columns = [key for key in keys if key in wanted and key != "section"]
         rows = [
             [_cell(line[column], before.get(_identity(line), {}).get(column)) for column in columns]
             for line in lines
