@@ -21,7 +21,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .simd import VectorType, address_of, holds_numbers, lanes, llvm_vector
+from .simd import (
+    VectorType,
+    address_of,
+    fmuladd,
+    holds_numbers,
+    in_every_lane,
+    lanes,
+    llvm_vector,
+)
 
 
 def _shuffle(builder, x, y, lanes):
@@ -48,12 +56,9 @@ def _gather(typingctx, a, indices, i):
         # sees through it and makes one gather with 32-bit indices of it.
         wides = ir.VectorType(wide, count)
         base = address_of(context, builder, sig.args[0], args[0], ir.Constant(wide, 0))
-        base = builder.insert_element(
-            ir.Constant(wides, ir.Undefined), builder.ptrtoint(base, wide), ir.Constant(number, 0)
-        )
         size = ir.Constant(wides, [vector.dtype.bitwidth // 8] * count)
         addresses = builder.add(
-            _shuffle(builder, base, base, [0] * count),
+            in_every_lane(builder, builder.ptrtoint(base, wide), wides),
             builder.mul(builder.sext(places, wides), size),
         )
         llvm = llvm_vector(vector)
@@ -86,10 +91,7 @@ def _total(typingctx, x):
 def _add_products(typingctx, a, i, x, p, q, r, s):
     def codegen(context, builder, sig, args):
         count = sig.args[2].lanes
-        llvm = llvm_vector(sig.args[2])
-        name = f"llvm.fmuladd.v{count}f{sig.args[2].dtype.bitwidth}"
-        kind = ir.FunctionType(llvm, [llvm, llvm, llvm])
-        fmuladd = cgutils.get_or_insert_function(builder.module, kind, name)
+        function = fmuladd(builder, sig.args[2])
 
         def mixed(one, two, four):  # the same shuffle in every block of four lanes
             places = [
@@ -103,7 +105,7 @@ def _add_products(typingctx, a, i, x, p, q, r, s):
             low, high = (0, 4, 1, 5), (2, 6, 3, 7)
             product = builder.fmul(mixed(one, two, high), mixed(args[2], args[2], high))
             return builder.call(
-                fmuladd, [mixed(one, two, low), mixed(args[2], args[2], low), product]
+                function, [mixed(one, two, low), mixed(args[2], args[2], low), product]
             )
 
         first, second = pair(args[3], args[4]), pair(args[5], args[6])
@@ -125,11 +127,7 @@ def _fill(typingctx, a, x):
     vector = VectorType(a.dtype)
 
     def codegen(context, builder, sig, args):
-        llvm = llvm_vector(vector)
-        first = builder.insert_element(
-            ir.Constant(llvm, ir.Undefined), args[1], ir.Constant(ir.IntType(32), 0)
-        )
-        return _shuffle(builder, first, first, [0] * vector.lanes)
+        return in_every_lane(builder, args[1], llvm_vector(vector))
 
     return vector(a, a.dtype), codegen
 
@@ -189,10 +187,7 @@ def _both(x, y):
 def _spread(builder, vector, kind, arg):
     if isinstance(kind, VectorType):
         return arg
-    first = builder.insert_element(
-        ir.Constant(llvm_vector(vector), ir.Undefined), arg, ir.Constant(ir.IntType(32), 0)
-    )
-    return _shuffle(builder, first, first, [0] * vector.lanes)
+    return in_every_lane(builder, arg, llvm_vector(vector))
 
 
 def _arithmetic(operation, method):

@@ -3,7 +3,8 @@
     J ← P ∘ (I + D J)      grad = Jᵀ δ            (Menick et al. 2021, arXiv 2006.07232, eq. 2 to 4)
 
 J is one small dense panel per supernode (weights with equal reach R), rows × weights, row-major, of
-at most 160 columns. One index serves a whole row of weights, so a step is, panel by panel,
+at most 128 columns; the two of an LSTM unit lie side by side in one. One index serves a whole row
+of weights, so a step is, panel by panel,
 
 1. copy the old panel to a scratch that stays in L1, and a row of zeros behind it,
 2. write its new rows in place, two at a time: Σ over their sources of D's value times the

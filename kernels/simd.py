@@ -102,18 +102,21 @@ def _store(typingctx: Any, a: Any, i: Any, v: Any) -> Any:
     return types.void(a, types.intp, v), codegen
 
 
+def in_every_lane(builder: Any, scalar: Any, kind: ir.VectorType) -> Any:
+    """Return LLVM's vector of type `kind` that holds a scalar in every lane."""
+    none, number = ir.Constant(kind, ir.Undefined), ir.IntType(32)
+    first = builder.insert_element(none, scalar, ir.Constant(number, 0))
+    order = ir.Constant(ir.VectorType(number, kind.count), [0] * kind.count)
+    return builder.shuffle_vector(first, none, order)
+
+
 @intrinsic
 def _splat(typingctx: Any, a: Any, i: Any) -> Any:
     vector = VectorType(a.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         scalar = builder.load(address_of(context, builder, sig.args[0], args[0], args[1]))
-        llvm = llvm_vector(vector)
-        first = builder.insert_element(
-            ir.Constant(llvm, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
-        )
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
-        return builder.shuffle_vector(first, ir.Constant(llvm, ir.Undefined), lanes)
+        return in_every_lane(builder, scalar, llvm_vector(vector))
 
     return vector(a, types.intp), codegen
 
@@ -157,10 +160,8 @@ def _index(typingctx: Any, a: Any, i: Any) -> Any:
 def _wanted(builder: Any, vector: VectorType, n: Any) -> Any:
     """Return the mask of a vector's first n lanes."""
     wide = ir.VectorType(ir.IntType(64), vector.lanes)
-    none, first = ir.Constant(wide, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
-    count = builder.shuffle_vector(builder.insert_element(none, n, first), none, zeros)
-    return builder.icmp_signed("<", ir.Constant(wide, list(range(vector.lanes))), count)
+    places = ir.Constant(wide, list(range(vector.lanes)))
+    return builder.icmp_signed("<", places, in_every_lane(builder, n, wide))
 
 
 def _masked(builder: Any, name: str, vector: VectorType, returns: Any, arguments: list[Any]) -> Any:

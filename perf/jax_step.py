@@ -19,7 +19,7 @@ os.environ.setdefault(
 import jax
 import jax.numpy as jnp
 import numpy as np
-from torch_step import take_turns
+from step import take_turns
 
 import sparsegrad
 from sparsegrad.interop.jax import SnapStep

@@ -15,29 +15,15 @@ sequences that end, and says how this process's memory has grown since a tenth o
 import argparse
 import gc
 import json
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from step import take_turns
 
 import sparsegrad
 from sparsegrad.interop.torch import SnApGRU
-
-
-def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return each contestant's median seconds."""
-    samples: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in contestants.values():
-        run()
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            samples[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in samples.items()}
 
 
 class Nothing(torch.autograd.Function):

@@ -99,19 +99,9 @@ def _lower(pattern: ReachPattern) -> Program:
     wide = np.bincount(blocks.of, weights, minlength=tall.size).astype(np.int64)
     limit, vectors = _widths(tall, wide)
     order, group_indptr = _group(tall, wide, limit, vectors)
-    pair_indptr, pairs, lengths, entries, places = _pair(
-        pattern, blocks, order, group_indptr, vectors
-    )
+    pair_indptr, lengths, entries, places = _pair(pattern, blocks, order, group_indptr, vectors)
 
-    # Equal neighbours make a segment; none reaches from one group into the next.
-    new = np.ones(len(pairs), bool)
-    new[1:] = (lengths[1:] != lengths[:-1]).any(axis=1)
-    new[pair_indptr[:-1][np.diff(pair_indptr) > 0]] = True
-    starts = np.flatnonzero(new)
-    segments = np.empty((starts.size, 3), np.int64)
-    segments[:, 0] = np.diff(starts, append=len(pairs))
-    segments[:, 1:] = lengths[starts]
-    segment_indptr = np.searchsorted(starts, pair_indptr)
+    segments, segment_indptr = _segments(pair_indptr, lengths)
     entry_indptr = np.concatenate(([0], np.cumsum(lengths.sum(axis=1))))[pair_indptr]
 
     # One panel per group, or several beside each other where one block is too wide.
@@ -226,10 +216,8 @@ def _pair(
     order: NDArray[np.int64],
     group_indptr: NDArray[np.int64],
     vectors: NDArray[np.int64],
-) -> tuple[
-    NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
-]:
-    """Pair the rows of every group; return the pairs, their lists, and each row's place."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Pair the rows of every group; return the pairs' lists and each row's place."""
     n_rows = blocks.indptr[-1]
     D = pattern.dynamics_indptr, pattern.dynamics_indices
     source_indptr = np.zeros(n_rows + 1, np.int64)
@@ -261,7 +249,22 @@ def _pair(
         pair_indptr, pairs, lengths, source_indptr, sources, blocks.indptr, owner, places, entries,
         marks, np.empty(most, np.int32),
     )  # fmt: skip
-    return pair_indptr, pairs, lengths, entries, places
+    return pair_indptr, lengths, entries, places
+
+
+def _segments(
+    pair_indptr: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the segments of all pairs, and where those of each group begin."""
+    # Equal neighbours make a segment; none reaches from one group into the next.
+    new = np.ones(len(lengths), bool)
+    new[1:] = (lengths[1:] != lengths[:-1]).any(axis=1)
+    new[pair_indptr[:-1][np.diff(pair_indptr) > 0]] = True
+    starts = np.flatnonzero(new)
+    segments = np.empty((starts.size, 3), np.int64)
+    segments[:, 0] = np.diff(starts, append=len(lengths))
+    segments[:, 1:] = lengths[starts]
+    return segments, np.searchsorted(starts, pair_indptr)
 
 
 def _members(
