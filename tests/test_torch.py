@@ -234,6 +234,25 @@ def test_losses_of_some_steps_alone():
         same(cell.dense_grad()[name], getattr(theirs, name).grad * masks[name])
 
 
+def test_an_online_step_needs_no_root_and_may_share_a_pass_with_later_ones():
+    theirs, masks = torch_cell(SnApGRU)
+    xs, _ = data(steps=3)
+    cell = SnApGRU.from_torch(theirs, n=None, masks=masks)
+    h = cell(xs[0])
+    assert h.grad_fn.name().startswith("FirstStep")
+    later = cell(xs[1], h)
+    assert later.grad_fn.name().startswith("Step")
+    (h.square().sum() + later.sin().sum()).backward()
+    last = cell(xs[2], later)
+    assert last.grad_fn.name().startswith("FirstStep")  # J is past the others
+    last.square().sum().backward()
+    g = theirs(xs[0])
+    k = theirs(xs[1], g)
+    (g.square().sum() + k.sin().sum() + theirs(xs[2], k).square().sum()).backward()
+    for name in NAMES:
+        same(cell.dense_grad()[name], getattr(theirs, name).grad * masks[name])
+
+
 def test_passes_that_ask_for_x_alone_leave_no_signal_behind():
     theirs, masks = torch_cell(SnApGRU)
     xs, targets = data(steps=3)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.cells.cell import NAMES
 from sparsegrad.interop.cell_window import CellWindow
-from sparsegrad.interop.torch_graph import FLOATS, Link, Step, in_place, require_cpu
+from sparsegrad.interop.torch_graph import FLOATS, FirstStep, Link, Step, in_place, require_cpu
 from sparsegrad.interop.words import parameter_order, present
 
 
@@ -402,8 +402,12 @@ class _SnApCell(nn.Module):
         )
         if ticket is None:
             return tuple([torch.from_numpy(component) for component in new_state])
-        token = link.token_for(trained) if wants > 1 else x.new_empty(0)
-        return Step.apply(token, x, (link, ticket, new_state))
+        made = link, ticket, new_state
+        if wants > 1:
+            token = link.token_for(trained)  # before any step: autograd runs it after them
+            if not ticket.first:
+                return Step.apply(token, x, made)
+        return FirstStep.apply(x, made, *parameters)
 
 
 class SnApGRU(_SnApCell):

@@ -33,12 +33,14 @@ class Ticket:
         The weights that it ran with.
     d_pre : float array, (batch, components, maps, units), or None
         ∂s'/∂a, where the gradient of the input may be asked for.
+    first : bool
+        Whether no step waited for its signal when this one was made.
     """
 
-    __slots__ = ("__weakref__", "d_pre", "number", "version")
+    __slots__ = ("__weakref__", "d_pre", "first", "number", "version")
 
-    def __init__(self, number: int, version: int, d_pre: Any) -> None:
-        self.number, self.version, self.d_pre = number, version, d_pre
+    def __init__(self, number: int, version: int, d_pre: Any, first: bool = False) -> None:
+        self.number, self.version, self.d_pre, self.first = number, version, d_pre, first
 
 
 class Waiting:
@@ -119,7 +121,7 @@ class Window:
     def enter(self, step: Waiting, d_pre: NDArray[Any] | None) -> Ticket:
         """Let a filled step wait for its signal; return what to ask for it with."""
         self.count += 1
-        ticket = Ticket(self.count, self.version, d_pre)
+        ticket = Ticket(self.count, self.version, d_pre, not self._waiting)
         step.number, step.ticket = self.count, weakref.ref(ticket)
         step.resets, self._resets = self._resets, None
         self._waiting.append(step)
@@ -137,11 +139,7 @@ class Window:
         RuntimeError
             If J is past this step.
         """
-        if ticket.number < self.passed:
-            raise RuntimeError(
-                f"backward must run in the order of the steps, got step {ticket.number} after J "
-                f"went on to {self.passed}: sum the losses, and call backward before a new sequence"
-            )
+        self._require_order(ticket)
         self._signals.append((ticket.number, state_grad))
 
     def gradient(self, signals: int) -> NDArray[Any]:
@@ -151,14 +149,18 @@ class Window:
         """
         wanted = dict(self._signals[len(self._signals) - signals :])
         self._signals.clear()
-        grad = np.zeros(self.order.size, self.dtype)
-        if self.passed in wanted:  # asked once more, with the graph retained
-            add_in_order(self.order, self.influence.contract(wanted[self.passed]), grad)
-        last, waiting = max(wanted, default=0), self._waiting
-        while waiting and waiting[0].number <= last:
-            step = waiting.popleft()
-            self._pass(step, wanted.get(step.number), grad)
-        return grad
+        return self._lead(wanted, max(wanted, default=0))
+
+    def gradient_of(self, ticket: Ticket, state_grad: NDArray[Any]) -> NDArray[Any]:
+        """Return J_tᵀ δ_t of a step at once, (size,); signals handed in for later steps stay.
+
+        Raises
+        ------
+        RuntimeError
+            If J is past this step.
+        """
+        self._require_order(ticket)
+        return self._lead({ticket.number: state_grad}, ticket.number)
 
     def catch_up(self) -> None:
         """Lead J through the steps whose graph is gone."""
@@ -213,6 +215,24 @@ class Window:
             self._no_grad = np.zeros(0, self.dtype)
         self.influence.reset()
         self._fresh = False
+
+    def _require_order(self, ticket: Ticket) -> None:
+        if ticket.number < self.passed:
+            raise RuntimeError(
+                f"backward must run in the order of the steps, got step {ticket.number} after J "
+                f"went on to {self.passed}: sum the losses, and call backward before a new sequence"
+            )
+
+    def _lead(self, wanted: dict[int, NDArray[Any]], last: int) -> NDArray[Any]:
+        """Lead J up to step `last`; return the gradient of those steps that have a signal."""
+        grad = np.zeros(self.order.size, self.dtype)
+        if self.passed in wanted:  # asked once more, with the graph retained
+            add_in_order(self.order, self.influence.contract(wanted[self.passed]), grad)
+        waiting = self._waiting
+        while waiting and waiting[0].number <= last:
+            step = waiting.popleft()
+            self._pass(step, wanted.get(step.number), grad)
+        return grad
 
     def _new_step(self) -> Waiting:
         pattern, dtype = self.pattern, self.dtype
