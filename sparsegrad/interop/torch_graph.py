@@ -93,7 +93,7 @@ class Step(torch.autograd.Function):
 
 
 class FirstStep(torch.autograd.Function):
-    """A time step that no other waits behind: its gradient needs no root, which takes 10 µs."""
+    """A time step that no other waits behind: its gradient needs no root, a second node."""
 
     @staticmethod
     def forward(
