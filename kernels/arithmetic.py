@@ -6,6 +6,7 @@
 ``gather(a, indices, i)``       lanes ``a[indices[i]], a[indices[i + 1]], …``
 ``total(x)``                    the sum of the lanes
 ``add_products(a, i, x, …)``    the totals of ``x`` times four vectors, added to ``a[i]`` …
+``add_totals(a, i, …)``         the totals of four vectors, added to ``a[i]`` …
 ``clip(x, end)``                ``x`` cut off at ±``end``
 ``map_tanh(x)``                 tanh of every lane, float64
 ==============================  ==========================================================
@@ -87,39 +88,58 @@ def _total(typingctx, x):
     return x.dtype(x), codegen
 
 
+def _add_four(context, builder, a, args, vectors, join):
+    """Add the totals of four vectors to four elements of an array; `join` adds two vectors up."""
+    count = vectors[0].type.count
+
+    def mixed(one, two, four):  # the same shuffle in every block of four lanes
+        places = [
+            block + lane % 4 + (count if lane >= 4 else 0)
+            for block in range(0, count, 4)
+            for lane in four
+        ]
+        return _shuffle(builder, one, two, places)
+
+    def pair(one, two):  # one0 + one2, two0 + two2, one1 + one3, two1 + two3
+        return join(
+            *((mixed(one, two, four), four) for four in ((0, 4, 1, 5), (2, 6, 3, 7))), mixed
+        )
+
+    first, second = pair(*vectors[:2]), pair(*vectors[2:])
+    sums = builder.fadd(mixed(first, second, (0, 1, 4, 5)), mixed(first, second, (2, 3, 6, 7)))
+    while count > 4:
+        count //= 2
+        sums = _add_halves(builder, sums, count)
+    at = address_of(context, builder, a, args[0], args[1])
+    at = builder.bitcast(at, sums.type.as_pointer())
+    align = a.dtype.bitwidth // 8
+    builder.store(builder.fadd(builder.load(at, align=align), sums), at, align=align)
+    return context.get_dummy_value()
+
+
 @intrinsic
 def _add_products(typingctx, a, i, x, p, q, r, s):
     def codegen(context, builder, sig, args):
-        count = sig.args[2].lanes
         function = fmuladd(builder, sig.args[2])
 
-        def mixed(one, two, four):  # the same shuffle in every block of four lanes
-            places = [
-                block + lane % 4 + (count if lane >= 4 else 0)
-                for block in range(0, count, 4)
-                for lane in four
-            ]
-            return _shuffle(builder, one, two, places)
+        def join(low, high, mixed):  # low · x + high · x
+            factors = [mixed(args[2], args[2], four) for _, four in (low, high)]
+            return builder.call(function, [low[0], factors[0], builder.fmul(high[0], factors[1])])
 
-        def pair(one, two):  # one0 + one2, two0 + two2, one1 + one3, two1 + two3, times x
-            low, high = (0, 4, 1, 5), (2, 6, 3, 7)
-            product = builder.fmul(mixed(one, two, high), mixed(args[2], args[2], high))
-            return builder.call(
-                function, [mixed(one, two, low), mixed(args[2], args[2], low), product]
-            )
-
-        first, second = pair(args[3], args[4]), pair(args[5], args[6])
-        sums = builder.fadd(mixed(first, second, (0, 1, 4, 5)), mixed(first, second, (2, 3, 6, 7)))
-        while count > 4:
-            count //= 2
-            sums = _add_halves(builder, sums, count)
-        at = address_of(context, builder, sig.args[0], args[0], args[1])
-        at = builder.bitcast(at, sums.type.as_pointer())
-        align = sig.args[2].dtype.bitwidth // 8
-        builder.store(builder.fadd(builder.load(at, align=align), sums), at, align=align)
-        return context.get_dummy_value()
+        return _add_four(context, builder, sig.args[0], args, args[3:], join)
 
     return types.void(a, types.intp, x, p, q, r, s), codegen
+
+
+@intrinsic
+def _add_totals(typingctx, a, i, p, q, r, s):
+    def codegen(context, builder, sig, args):
+        def join(low, high, mixed):
+            return builder.fadd(low[0], high[0])
+
+        return _add_four(context, builder, sig.args[0], args, args[2:], join)
+
+    return types.void(a, types.intp, p, q, r, s), codegen
 
 
 @intrinsic
@@ -153,6 +173,12 @@ def add_products(a, i, x, p, q, r, s):
         a[i + k] += (x * y).sum()
 
 
+def add_totals(a, i, p, q, r, s):
+    """Add the sums of the lanes of `p`, `q`, `r` and `s` to ``a[i]`` … ``a[i + 3]``."""
+    for k, y in enumerate((p, q, r, s)):
+        a[i + k] += y.sum()
+
+
 @overload(fill)
 def _fill_overload(a, x):
     return (lambda a, x: _fill(a, x)) if holds_numbers(a) else None
@@ -173,6 +199,11 @@ def _add_products_overload(a, i, x, p, q, r, s):
     if not holds_numbers(a):
         return None
     return lambda a, i, x, p, q, r, s: _add_products(a, i, x, p, q, r, s)
+
+
+@overload(add_totals)
+def _add_totals_overload(a, i, p, q, r, s):
+    return (lambda a, i, p, q, r, s: _add_totals(a, i, p, q, r, s)) if holds_numbers(a) else None
 
 
 # Arithmetic for formulas that vectors and numbers share; a number stands in every lane.

@@ -21,7 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from sparsegrad.cells import GRU, RNN, Cell
+from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.kernels.snap import influence_step
 from sparsegrad.learner import OnlineLearner
 from sparsegrad.methods import BPTT, Method, SnAp
@@ -33,6 +33,8 @@ WINDOW = 64
 OUTPUTS = 8
 NETS = ((128, 0.75, 1), (128, 0.75, 16), (256, 0.9375, 1), (256, 0.9375, 16), (512, 0.984375, 16))
 TOY = ((12, 0.5, 2),)
+OTHERS = tuple((cell, 128, 0.75, batch) for cell in (RNN, LSTM) for batch in (1, 16))
+TOY_OTHERS = ((RNN, 12, 0.5, 2), (LSTM, 12, 0.5, 3))
 
 
 @numba.njit
@@ -94,9 +96,11 @@ def overhead(nets: tuple[tuple[int, float, int], ...], rounds: int) -> Iterator[
     yield {"what": "overhead", "net": "RNN of one unit", "step_us": seconds["step"] / 20_000 * 1e6}
 
 
-def against_bptt(nets: tuple[tuple[int, float, int], ...], rounds: int) -> Iterator[dict[str, Any]]:
-    for units, sparsity, batch in nets:
-        cell = GRU(32, units, sparsity=sparsity)
+def against_bptt(
+    nets: tuple[tuple[type[Cell], int, float, int], ...], rounds: int
+) -> Iterator[dict[str, Any]]:
+    for kind, units, sparsity, batch in nets:
+        cell: Cell = kind(32, units, sparsity=sparsity)
         xs, targets = stream(cell, batch, WINDOW)
         snap = learner(cell, SnAp(1), batch, update_every=WINDOW)
         bptt = learner(cell, BPTT(WINDOW), batch)
@@ -109,7 +113,7 @@ def against_bptt(nets: tuple[tuple[int, float, int], ...], rounds: int) -> Itera
         )
         yield {
             "what": "SnAp-1 over our BPTT",
-            "net": f"GRU {units} @ {sparsity:.2%}, batch {batch}",
+            "net": f"{kind.__name__} {units} @ {sparsity:.2%}, batch {batch}",
             "step_us": seconds["snap"] / WINDOW * 1e6,
             "ratio": seconds["snap"] / seconds["bptt"],
         }
@@ -122,8 +126,11 @@ def main() -> None:
     options = parser.parse_args()
     if not ONE_THREAD.items() <= os.environ.items():  # read when the libraries load
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ONE_THREAD})
-    nets, rounds = (TOY, 1) if options.toy else (NETS, options.rounds)
-    for lines in (overhead(nets, rounds), against_bptt(nets, rounds)):
+    nets, others, rounds = (
+        (TOY, TOY_OTHERS, 1) if options.toy else (NETS, OTHERS, options.rounds)
+    )  # fmt: skip
+    all_nets = (*((GRU, *net) for net in nets), *others)
+    for lines in (overhead(nets, rounds), against_bptt(all_nets, rounds)):
         for line in lines:
             json.dump(line, sys.stdout)
             print(flush=True)

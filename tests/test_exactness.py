@@ -218,8 +218,30 @@ class ThreeParts(Cell):
     )
 
 
+@njit
+def three_at_once(state, pre, new_state, d_state, d_pre):  # type: ignore[no-untyped-def]
+    """Three components under one map: h' = tanh(a) + q, p' = h/2 + a, q' = p/4 + sin(a)."""
+    for i in range(state.shape[1]):
+        y, a = np.tanh(pre[0, i]), pre[0, i]
+        new_state[0, i] = y + state[2, i]
+        new_state[1, i] = 0.5 * state[0, i] + a
+        new_state[2, i] = 0.25 * state[1, i] + np.sin(a)
+        d_state[0, 2, i], d_state[1, 0, i], d_state[2, 1, i] = 1, 0.5, 0.25
+        d_pre[0, 0, i], d_pre[1, 0, i], d_pre[2, 0, i] = 1 - y * y, 1, np.cos(a)
+
+
+class ThreeAtOnce(Cell):
+    kind = CellKind(
+        update=three_at_once,
+        maps=(Map(),),
+        components=3,
+        state_partials=((0, 2), (1, 0), (2, 1)),
+        map_partials=((0, 0), (1, 0), (2, 0)),
+    )
+
+
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("cls", [*CELLS, ThreeParts])
+@pytest.mark.parametrize("cls", [*CELLS, ThreeParts, ThreeAtOnce])
 def test_the_traces_of_snap_one_equal_the_influence_of_reach_one(
     cls: type[Cell], batch: int
 ) -> None:

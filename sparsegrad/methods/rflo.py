@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.kernels.simd import SLACK
+from sparsegrad.kernels.simd import BYTES, SLACK
 from sparsegrad.kernels.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.traces import HELD, Traces, run_traces
 from sparsegrad.methods.engine import Layout, Outcome
@@ -50,17 +50,14 @@ class TraceEngine:
         self.layout = layout = Layout(cell, batch, True, True, threads)
         count, parts = cell.kind.components, layout.parts.size - 1
         entries = _entries(cell, layout.abreast)
-        longest = int(_padded(np.diff(cell.maps.indptr[:: len(cell.kind.maps)])).max()) + SLACK
-        size, dtype = count * longest, cell.dtype
+        dtype = cell.dtype
         self.steps = layout.steps(cell, batch, HELD)
         self._traces = Traces(
             own_weight=own_weight,
             starts=np.concatenate([[0], np.cumsum(entries)]).astype(np.int64),
             traces=aligned_zeros((layout.groups, int(entries.sum())), dtype),
             blocks=aligned_zeros((HELD, count, count, cell.units * layout.abreast), dtype),
-            drive=aligned_zeros((parts, HELD * longest), dtype),
-            old=aligned_zeros((parts, max(size, count * layout.abreast)), dtype),
-            own_grad=aligned_zeros((parts, longest), dtype),
+            old=aligned_zeros((parts, count * SLACK), dtype),
         )
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
@@ -94,18 +91,7 @@ def own_weights(cell: Cell) -> NDArray[np.int32]:
 
 def _entries(cell: Cell, abreast: int) -> NDArray[np.int64]:
     """Return the length of each unit's traces, (units,)."""
-    carried, indptr, n_maps = (
-        np.diff(cell.kind.partials.map_indptr),
-        cell.maps.indptr,
-        len(cell.kind.maps),
-    )
-    if abreast == 1 and cell.kind.components == 1 and (carried == 1).all():
-        return _padded(np.diff(indptr[::n_maps]))
-    lengths = np.diff(indptr)
-    rows = (_padded(lengths) if abreast == 1 else lengths * abreast) * np.tile(carried, cell.units)
-    return rows.reshape(cell.units, n_maps).sum(axis=1)
-
-
-def _padded(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Round lengths up to whole vectors."""
-    return -(-lengths // SLACK) * SLACK
+    carried, lengths = np.diff(cell.kind.partials.map_indptr), np.diff(cell.maps.indptr)
+    lanes = BYTES // cell.dtype.itemsize
+    rows = -(-lengths // lanes) * lanes if abreast == 1 else lengths * abreast
+    return (rows.reshape(cell.units, -1) * carried).sum(axis=1)
