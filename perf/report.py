@@ -150,19 +150,25 @@ def product_table(run: Run) -> str:
 
 
 def training_table(run: Run) -> str:
-    """Return the time of a step of learning, and in brackets over that of the first contestant."""
+    """Return the time of a step of learning, over that of the first contestant, and per weight."""
     nets: dict[str, dict[str, Line]] = {}
     for line in run.lines:
         if line["section"] == "training" and "seconds" in line:
             nets.setdefault(line["workload"], {})[line["method"]] = line
     methods = [m for m in TRAINERS if any(m in by for by in nets.values())]
-    head = ["net, a step of learning", *(TRAINERS[method] for method in methods)]
+    head = [
+        "net, a step of learning (ratio, per weight and stream)",
+        *(TRAINERS[method] for method in methods),
+    ]
     rows = []
     for by in nets.values():
         one = next(iter(by.values()))
         title = f"{one['cell'].upper()} {one['units']} @ {percent(one['sparsity'])}"
         cells = [
-            f"{duration(by[m]['seconds'])} ({_times(by[m]['ratio'])})" if m in by else "–"
+            f"{duration(by[m]['seconds'])} ({_times(by[m]['ratio'])}, "
+            f"{by[m]['nanoseconds_per_weight']:.3g} ns)"
+            if m in by
+            else "–"
             for m in methods
         ]
         rows.append([f"{title}, batch {one['batch']}", *cells])
