@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .borrow import borrow
 from .cells import Dynamics, Partials, dynamics_values, immediate_gathered
-from .panels import CONTRACT, UPDATE, panels_range, panels_threads
+from .panels import CONTRACT, UPDATE
 from .steps import (
     BAD_GRADIENT,
     FINE,
@@ -37,23 +37,28 @@ class Numbers(NamedTuple):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def influence_step(
+    alone: Callable[..., None],  # `panels_range`
+    shared: Callable[..., None] | None,  # `panels_threads`, or None: Numba drops its branch
     program: Any,  # in, the named arrays of sparsegrad.program.Program
     numbers: Numbers,  # in/out
     scored: bool,
     state_grad: NDArray[np.floating],  # (B, states)  in
     grad: NDArray[np.floating],  # (weights,) or more   in/out
 ) -> None:
-    """Update J of every stream and, if the step is scored, add its gradient."""
+    """Update J of every stream and, if the step is scored, add its gradient.
+
+    The kernels come as pointers: linked into a loop, they would be compiled once more with it.
+    """
     p, n = program, numbers
     mode = UPDATE | CONTRACT if scored else UPDATE
-    if n.cuts.size == 2:
-        panels_range(
+    if shared is None:
+        alone(
             0, p.panels.shape[0] - 1, mode, p.panels, p.segments, p.entries, p.members, p.reached,
             p.columns, p.runs, n.dynamics_data, n.immediate_data, state_grad, n.influence,
             n.step_grad, n.scratch[0],
         )  # fmt: skip
     else:
-        panels_threads(
+        shared(
             n.cuts, mode, p.panels, p.segments, p.entries, p.members, p.reached, p.columns, p.runs,
             n.dynamics_data, n.immediate_data, state_grad, n.influence, n.step_grad, n.scratch,
         )  # fmt: skip
@@ -71,6 +76,8 @@ def run_snap(
     chunk: Chunk,
     streams: Streams,
     steps: Steps,
+    alone: Callable[..., None],  # see `influence_step`
+    shared: Callable[..., None] | None,
     program: Any,
     numbers: Numbers,
 ) -> tuple[int, int, int]:
@@ -110,7 +117,7 @@ def run_snap(
                 maps, partials, steps.gathered[0, b], d_pre, numbers.immediate_data[b]
             )
         scored = any_scored(chunk.scales[t])
-        influence_step(program, numbers, scored, steps.state_grad[0], learner.grad)
+        influence_step(alone, shared, program, numbers, scored, steps.state_grad[0], learner.grad)
         if not finish(learner, streams):
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

@@ -38,9 +38,11 @@ TOY_OTHERS = ((RNN, 12, 0.5, 2), (LSTM, 12, 0.5, 3))
 
 
 @numba.njit
-def _influence_alone(program: Any, numbers: Any, delta: Any, grad: Any, steps: int) -> None:
+def _influence_alone(
+    alone: Any, program: Any, numbers: Any, delta: Any, grad: Any, steps: int
+) -> None:
     for _ in range(steps):
-        influence_step(program, numbers, True, delta, grad)
+        influence_step(alone, None, program, numbers, True, delta, grad)
 
 
 def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -76,7 +78,8 @@ def overhead(nets: tuple[tuple[int, float, int], ...], rounds: int) -> Iterator[
         xs, targets = stream(cell, batch, steps)
         engine: Any = whole._engine
         delta, grad = engine.steps.state_grad[0], np.zeros_like(whole._learner.grad)
-        alone = engine.influence.program, engine._numbers, delta, grad, steps
+        kernel, _ = engine.influence.kernels()
+        alone = kernel, engine.influence.program, engine._numbers, delta, grad, steps
         seconds = take_turns(
             {
                 "step": lambda w=whole, x=xs, y=targets: w.run(x, y),

@@ -10,6 +10,7 @@ from sparsegrad.kernels.convert import all_finite, csr_to_panels, panels_to_csr,
 from sparsegrad.kernels.panels import CONTRACT, UPDATE, panels_range, panels_threads
 from sparsegrad.memory import require_memory
 from sparsegrad.pattern import ReachPattern
+from sparsegrad.pointers import pointer_to
 from sparsegrad.program import Program, aligned_zeros, cut_work, lower
 
 if TYPE_CHECKING:
@@ -231,6 +232,19 @@ class Influence:
         return (
             program.panels, program.members, program.reached, program.columns, self.pattern.indptr,
         )  # fmt: skip
+
+    def kernels(self) -> tuple[Any, Any]:
+        """Return `panels_range` and `panels_threads` as pointers for compiled loops.
+
+        None in place of the latter where a step uses one thread: it takes seconds to compile.
+        """
+        number = numba.from_dtype(self.dtype)
+        integers, flat, deep = numba.int64, number[::1], number[:, ::1]
+        work = (integers, *map(numba.typeof, self.program), deep, deep, deep, deep, flat)
+        alone = pointer_to(panels_range, integers, integers, *work, flat)
+        if self.threads == 1:
+            return alone, None
+        return alone, pointer_to(panels_threads, integers[::1], *work, deep)
 
     def _step(
         self,

@@ -8,11 +8,9 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
-from numba.core.types.function_type import CompileResultWAP
 
-from sparsegrad.kernels.cells import Partials, apply_maps
-
-_INTERPRETED = not isinstance(apply_maps, Dispatcher)  # NUMBA_DISABLE_JIT
+from sparsegrad.kernels.cells import Partials
+from sparsegrad.pointers import INTERPRETED, pointer_to
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class CellKind:
                 f"a cell kind must have at least one map and one component, "
                 f"got {len(self.maps)} and {self.components}"
             )
-        if not isinstance(self.update, Dispatcher) and not _INTERPRETED:
+        if not isinstance(self.update, Dispatcher) and not INTERPRETED:
             raise TypeError(
                 f"update must be compiled, got {type(self.update).__name__}: "
                 "decorate it with numba.njit(cache=True)"
@@ -130,9 +128,6 @@ def _checked(
 
 @cache
 def _pointer(update: Any, dtype: str) -> Any:
-    if _INTERPRETED:
-        return update
     number = getattr(numba, dtype)
     flat, deep = number[:, ::1], number[:, :, ::1]
-    signature = numba.void(flat, flat, flat, deep, deep)
-    return CompileResultWAP(update.get_compile_result(signature))
+    return pointer_to(update, flat, flat, flat, deep, deep)

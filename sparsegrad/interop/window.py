@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sparsegrad.influence import Influence
 from sparsegrad.interop.words import program_arrays, program_sizes, with_addresses
 from sparsegrad.kernels.embed import add_in_order, host_influence_step
-from sparsegrad.kernels.snap import Numbers, influence_step
+from sparsegrad.kernels.panels import CONTRACT, UPDATE, panels_threads
 from sparsegrad.pattern import ReachPattern
 
 
@@ -259,10 +259,10 @@ class Window:
                 influence.panels, order, grad, step_grad, influence.scratch,
             )  # fmt: skip
             return
-        numbers = Numbers(
-            influence.cuts, step.dynamics_data, step.immediate_data, influence.panels, step_grad,
+        panels_threads(
+            influence.cuts, UPDATE | CONTRACT if scored else UPDATE, *influence.program,
+            step.dynamics_data, step.immediate_data, delta, influence.panels, step_grad,
             influence.scratch,
         )  # fmt: skip
-        influence_step(influence.program, numbers, scored, delta, np.zeros_like(step_grad))
         if scored:
             add_in_order(order, step_grad, grad)

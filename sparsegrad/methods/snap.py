@@ -89,6 +89,7 @@ class InfluenceEngine:
         self.influence = Influence(pattern, batch, cell.dtype, threads)
         self._dynamics = dynamics_pattern(cell)[1]
         self._threads = threads
+        self._kernels = self.influence.kernels()
         self._numbers = Numbers(
             cuts=self.influence.cuts,
             dynamics_data=np.zeros((batch, pattern.dynamics_indices.size), cell.dtype),
@@ -110,6 +111,7 @@ class InfluenceEngine:
                 chunk,
                 streams,
                 self.steps,
+                *self._kernels,
                 self.influence.program,
                 self._numbers,
             )
