@@ -3,7 +3,7 @@
     J ← P ∘ (I + D J)      grad = Jᵀ δ            (Menick et al. 2021, arXiv 2006.07232, eq. 2 to 4)
 
 J is one small dense panel per supernode (weights with equal reach R), rows × weights, row-major, of
-at most 128 columns; the two of an LSTM unit lie side by side in one. One index serves a whole row
+at most 160 columns; the two of an LSTM unit lie side by side in one. One index serves a whole row
 of weights, so a step is, panel by panel,
 
 1. copy the old panel to a scratch that stays in L1, and a row of zeros behind it,
@@ -43,9 +43,9 @@ CONTRACT = 2
 COPY = 1
 MULTIPLY = 2
 LOW = 0xFFFFFFFF
-MOST_VECTORS = 8
+MOST_VECTORS = 10
 """Columns of a panel, in vectors of 16 float32."""
-ONE_PASS = 8 if WIDE else 3
+ONE_PASS = 10 if WIDE else 3
 """Vectors of a row that are computed at once: two rows of them must stay in the registers."""
 
 
@@ -136,8 +136,12 @@ def _pass(
         _columns(bundle(J, 5), *work)
     elif vectors == 6:
         _columns(bundle(J, 6), *work)
-    else:
+    elif vectors == 8:
         _columns(bundle(J, 8), *work)
+    elif vectors == 9:
+        _columns(bundle(J, 9), *work)
+    else:
+        _columns(bundle(J, 10), *work)
 
 
 # Steps 1 and 2 of a panel, in one pass over its columns where they fit in the registers.
