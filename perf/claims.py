@@ -34,7 +34,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsegrad import GRU, Linear, OnlineLearner
+import numba
+
+from sparsegrad import GRU, Adam, Linear, OnlineLearner
 from sparsegrad.commands import draw_compared
 from sparsegrad.compare import (
     best_rates,
@@ -45,6 +47,7 @@ from sparsegrad.compare import (
     table,
     write_results,
 )
+from sparsegrad.kernels.elementwise import gru
 from sparsegrad.settings import Settings
 from sparsegrad.train import Run
 from sparsegrad.whole import write_whole
@@ -179,19 +182,38 @@ class Frozen(GRU):
     kind = dataclasses.replace(GRU.kind, map_partials=())
 
 
-def frozen_length(options: Options, given: dict[str, Any]) -> float:
-    """Return the mean length that the readout alone reaches."""
+FIXED = 0.9
+
+
+@numba.njit(cache=True)
+def gru_with_fixed_leak(state, pre, new_state, d_state, d_pre):  # type: ignore[no-untyped-def]
+    """Step as a GRU does, but say that ∂h'/∂h of a unit by itself were constant."""
+    gru(state, pre, new_state, d_state, d_pre)
+    d_state[:] = FIXED
+
+
+class FixedLeak(GRU):
+    """A GRU whose influence RFLO lets decay at one rate: J <- 0.9 J + I, whatever the gates do."""
+
+    kind = dataclasses.replace(GRU.kind, update=gru_with_fixed_leak)
+
+
+def lengths_with(
+    options: Options, given: dict[str, Any], cell: type[GRU] = GRU, **changed: Any
+) -> list[float]:
+    """Return the length that each seed reaches with another kind of cell, or learner."""
     lengths = []
     for seed in options.seeds:
-        run = Run(Settings(**sized(options, given), method="bptt:1", rate=MODEST, seed=seed))
-        learner = run.learner
+        run = Run(Settings(**sized(options, given), seed=seed))
+        old = run.learner
+        same = {"optimizer": old.optimizer, "batch": old.batch, "threads": 1}
         run.learner = OnlineLearner(
-            Frozen.from_dense(**learner.cell.to_dense()),
-            Linear(run.task.outputs, run.task.loss, seed=learner.readout.seed),
-            learner.method, learner.optimizer, learner.batch, threads=1,
+            cell.from_dense(**old.cell.to_dense(), masks=old.cell.masks()),
+            Linear(run.task.outputs, run.task.loss, seed=old.readout.seed),
+            old.method, **(same | changed),
         )  # fmt: skip
         lengths.append(run.train()["length"])
-    return statistics.mean(lengths)
+    return lengths
 
 
 def claim_2(options: Options) -> list[Verdict]:
@@ -201,7 +223,8 @@ def claim_2(options: Options) -> list[Verdict]:
         lines = online(options, units, sparsity)
         mean = {name: line["mean"] for name, line in lines.items()}
         modest = lines["bptt"]["means"][MODEST]
-        trivial = frozen_length(options, copy(units, sparsity, tokens))
+        alone = copy(units, sparsity, tokens, method="bptt:1", rate=MODEST)
+        trivial = statistics.mean(lengths_with(options, alone, Frozen))
         measured = shown(lines) | {"frozen core": {"mean": trivial, "rate": MODEST}}
         for statement, holds in (
             ("SnAp-2 above SnAp-1", mean["snap:2"] > mean["snap:1"]),
@@ -312,13 +335,36 @@ def claim_6(options: Options) -> list[Verdict]:
     return [Verdict(6, statement, holds, shown(lines))]
 
 
+WHY_TOKENS = 3e5
+WHY_RATES: Rates = {"rtrl": (3e-3, 5e-3, 1e-2), "bptt": (3e-3, 1e-2, 2e-2, 3e-2)}
+
+
+def why(options: Options) -> None:
+    """Print what lies behind two answers: of SnAp-1 and RFLO, of RTRL online and full BPTT."""
+    tokens = ONLINE[64, 0.9375][0]
+
+    def show(name: str, lengths: list[float]) -> None:
+        print(f"{name}: {statistics.mean(lengths):.3f}, {lengths}", flush=True)
+
+    for rate in LOW:
+        given = copy(64, 0.9375, tokens, method="rflo", rate=rate)
+        show(f"rflo, leak fixed at {FIXED:g}, {tokens:g} tokens, rate {rate:g}",
+             lengths_with(options, given, FixedLeak))  # fmt: skip
+    compared(options, "copy-why", WHY_RATES, copy(64, 0.9375, WHY_TOKENS))
+    given = copy(64, 0.9375, WHY_TOKENS, method="rtrl", rate=MODEST)
+    show("  rtrl, beta1 0.99, beta2 0.9999, rate 0.003",
+         lengths_with(options, given, optimizer=Adam(MODEST, 0.99, 0.9999)))  # fmt: skip
+    show("  rtrl, an update every 4 steps, rate 0.003",
+         lengths_with(options, given, update_every=4))  # fmt: skip
+
+
 CLAIMS: dict[int, Callable[[Options], list[Verdict]]] = {
     1: claim_1, 2: claim_2, 3: claim_3, 4: claim_4, 5: claim_5, 6: claim_6,
 }  # fmt: skip
 IMPORTANT_FIRST = [2, 1, 3, 4, 6, 5]
 
 
-def parse() -> tuple[list[int], Options]:
+def parse() -> tuple[list[int], bool, Options]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -330,18 +376,22 @@ def parse() -> tuple[list[int], Options]:
     add("--jobs", type=int, default=os.cpu_count() or 1, help="(default: one per core)")
     add("--out", type=Path, required=True, help="keep runs and results there")
     add("--toy", action="store_true", help="run it all at a size that shows nothing")
+    add("--why", action="store_true",
+        help="instead of claims: what lies behind two answers of 1 and 2")  # fmt: skip
     given = parser.parse_args()
     if unknown := set(given.claims) - set(CLAIMS):
         parser.error(f"claims must lie in {sorted(CLAIMS)}, got {sorted(unknown)}")
     if len(given.seeds) < 3 and not given.toy:
         parser.error(f"a claim must have at least 3 seeds, got {len(given.seeds)}")
     options = Options(given.out, given.scale, tuple(given.seeds), given.jobs, given.toy)
-    return given.claims or IMPORTANT_FIRST, options
+    return given.claims or IMPORTANT_FIRST, given.why, options
 
 
 def main() -> None:
-    claims, options = parse()
+    claims, reasons, options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
+    if reasons:
+        return why(options)
     path = options.out / "claims.json"
     kept = json.loads(path.read_bytes())["claims"] if path.exists() else []
     for number in claims:

@@ -261,6 +261,10 @@ def test_claims_run_at_toy_size(tmp_path):
     content = json.loads((tmp_path / "claims.json").read_text())
     assert [row["claim"] for row in content["claims"]] == [2] * 14 + [5, 6]
     assert all(isinstance(row["holds"], bool) for row in content["claims"])
+    reasons = claims("--why")
+    assert reasons.returncode == 0, reasons.stderr
+    assert "leak fixed at 0.9" in reasons.stdout
+    assert "an update every 4" in reasons.stdout
     refused = claims("7")
     assert refused.returncode == 2
     assert "claims must lie in" in refused.stderr

@@ -20,6 +20,8 @@ class RFLO:
 
     Each weight's influence on its own unit is carried through the unit's own leak alone: D without
     any recurrent weight. For a cell without a leak (the vanilla one) nothing is carried.
+    Murray's leak is a constant of the cell, 1 - α; a gated cell's is what its gates make it at each
+    step: z of a GRU, f of an LSTM's c.
     """
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> "TraceEngine":
