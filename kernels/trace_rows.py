@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
     abreast: int  # streams side by side
     which: Any  # pointer, the components that its map touches
-    count: int  # of them
+    touched: int  # how many they are
     components: int  # of the cell
     keep: Any  # pointer, B_u
     columns: int  # from entry to entry of B_u
@@ -148,7 +148,7 @@ def _trace_gathered(
     to: int,  # where the traces begin, component after component
     steps: Any,  # (keep, slopes, delta) of each
     z: Any,  # pointer  in     sources, gathered weight by weight, from z[at] on
-    at: int | np.int64,
+    at: Any,
     stride: int,  # from step to step of z
     traces: Any,  # pointer  in/out
     grad: Any,  # pointer  in/out
@@ -173,7 +173,7 @@ def _trace_wide(
     steps: Any,  # (keep, slopes, delta) of each
     indices: Any,  # pointer  in
     z: Any,  # pointer  in     sources, from z[at] on
-    at: int | np.int64,
+    at: Any,
     stride: int,  # from step to step of z
     traces: Any,  # pointer  in/out
     grad: Any,  # pointer  in/out
@@ -198,7 +198,7 @@ def _trace_wide(
 
 @njit(cache=True, nogil=True)
 def _trace(
-    row: Row, steps: Any, w: int, end: int, to: int, indices: Any, z: Any, at: int | np.int64,
+    row: Row, steps: Any, w: int, end: int, to: int, indices: Any, z: Any, at: Any,
     stride: int, traces: Any, grad: Any,
 ) -> None:  # fmt: skip
     """Do the same for either; the sources begin at z[at]."""
@@ -210,8 +210,8 @@ def _trace(
 
 @njit(cache=True, nogil=True)
 def _trace_many(
-    row: Row, k: int | np.int64, w: int, end: int, to: int, indices: Any, z: Any,
-    at: int | np.int64, traces: Any, grad: Any, old: Any,
+    row: Row, k: Any, w: int, end: int, to: int, indices: Any, z: Any,
+    at: Any, traces: Any, grad: Any, old: Any,
 ) -> None:  # fmt: skip
     """Do the same for a map that touches any number of components, through one step."""
     n = lanes(traces)
@@ -220,12 +220,12 @@ def _trace_many(
         part = min(n, end - w) if row.abreast == 1 else n
         source = at + (w if row.abreast == 1 else index(indices, w) * n)
         products, sources = zero(traces), load_part(z, source, part)
-        for q in range(row.count):
+        for q in range(row.touched):
             store(old, q * n, load(traces, to + q * across))
-        for q in range(row.count):
+        for q in range(row.touched):
             c = index(row.which, q)
             new = _slope(row, k, c) * sources
-            for r in range(row.count):
+            for r in range(row.touched):
                 new = fma(_keep(row, k, c, index(row.which, r)), load(old, r * n), new)
             store(traces, to + q * across, new)
             if c == 0:
@@ -235,7 +235,7 @@ def _trace_many(
             w, to = w + n, to + n
         else:
             put(grad, w, value(grad, w) + total(products))
-            w, to = w + 1, to + row.count * n
+            w, to = w + 1, to + row.touched * n
 
 
 @njit(cache=True, nogil=True)
@@ -253,19 +253,19 @@ def trace_row(
     old: Any,  # pointer  scratch
 ) -> None:
     """Take the traces of a row through the steps held, and add their gradient."""
-    if held == HELD and row.count == 1:
+    if held == HELD and row.touched == 1:
         steps = _of_one(row, 0), _of_one(row, 1), _of_one(row, 2), _of_one(row, 3)
         _trace(row, steps, w, end, to, indices, z, 0, stride, traces, grad)
         return
-    if held == HELD and row.count == 2:
+    if held == HELD and row.touched == 2:
         both = _of_two(row, 0), _of_two(row, 1), _of_two(row, 2), _of_two(row, 3)
         _trace(row, both, w, end, to, indices, z, 0, stride, traces, grad)
         return
     for k in range(held):
         at = k * stride
-        if row.count == 1:
+        if row.touched == 1:
             _trace(row, (_of_one(row, k),), w, end, to, indices, z, at, stride, traces, grad)
-        elif row.count == 2:
+        elif row.touched == 2:
             _trace(row, (_of_two(row, k),), w, end, to, indices, z, at, stride, traces, grad)
         else:
             _trace_many(row, k, w, end, to, indices, z, at, traces, grad, old)
@@ -274,4 +274,4 @@ def trace_row(
 @njit(cache=True, nogil=True, forceinline=True)
 def traces_of(row: Row, weights: int, n: int) -> int:
     """Return how many numbers the traces of a row take."""
-    return row.count * (_pitch(weights, n) if row.abreast == 1 else n * weights)
+    return row.touched * (_pitch(weights, n) if row.abreast == 1 else n * weights)

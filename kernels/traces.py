@@ -107,7 +107,7 @@ def trace_units(
             row = Row(
                 abreast=abreast,
                 which=pointer(partials.map_components, which),
-                count=partials.map_indptr[g + 1] - which,
+                touched=partials.map_indptr[g + 1] - which,
                 components=components,
                 keep=pointer(blocks, column),
                 columns=columns,

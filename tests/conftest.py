@@ -37,6 +37,7 @@ def _cache_folder():
 
 
 os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())  # before anything imports numba
+os.environ["PYTHONFAULTHANDLER"] = "1"  # a child process that crashes prints where
 
 # What stands above the kernels runs compiled only: interpreted or bounds-checked it would take
 # most of the time and reach no kernel that the other files do not.
