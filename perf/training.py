@@ -39,8 +39,7 @@ def ours(name: str, workload: Training, data: Stream) -> tuple[Callable[[], obje
     learner = s.OnlineLearner(
         cell, readout, method, s.SGD(1e-5), batch=workload.batch, threads=1, **options
     )
-    weights = sum(int(np.count_nonzero(array)) for array in cell.to_dense().values())
-    return lambda: learner.run(*data), weights
+    return lambda: learner.run(*data), cell.weights.size
 
 
 def in_torch(name: str, workload: Training, data: Stream) -> tuple[Callable[[], object], int]:

@@ -178,10 +178,10 @@ def test_foreign_files_are_refused(tmp_path):
 
 
 def test_another_version_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorfile, "VERSION", 3)
+    monkeypatch.setattr(tensorfile, "VERSION", tensorfile.VERSION + 1)
     _, path = saved(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="must be of checkpoint version 2, got version 3"):
+    with pytest.raises(ValueError, match="must be of checkpoint version 3, got version 4"):
         Learner.load(path)
 
 
