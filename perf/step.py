@@ -4,6 +4,8 @@
                 optimiser), and what a step costs on a net of one unit
     bptt        a step of SnAp-1 over one of our own sparse BPTT, T = 64, both with one update a
                 window
+    memory      a step of SnAp-1 over the least time in which this machine's memory can pass what
+                it must touch, at 10 million weights, with an update at every step and once a window
 
 Contestants of a comparison take turns in one process on one thread; the ratio is that of their
 medians. Prints JSON lines.
@@ -27,6 +29,7 @@ from sparsegrad.learner import OnlineLearner
 from sparsegrad.methods import BPTT, Method, SnAp
 from sparsegrad.optimizers import SGD, Adam
 from sparsegrad.readout import Linear
+from sparsegrad.roofline import Roofline
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 WINDOW = 64
@@ -34,6 +37,7 @@ OUTPUTS = 8
 NETS = ((128, 0.75, 1), (128, 0.75, 16), (256, 0.9375, 1), (256, 0.9375, 16), (512, 0.984375, 16))
 TOY = ((12, 0.5, 2),)
 OTHERS = tuple((cell, 128, 0.75, batch) for cell in (RNN, LSTM) for batch in (1, 16))
+LARGE = (20_000, 0.975)
 TOY_OTHERS = ((RNN, 12, 0.5, 2), (LSTM, 12, 0.5, 3))
 
 
@@ -122,6 +126,30 @@ def against_bptt(
         }
 
 
+def against_memory(units: int, sparsity: float, rounds: int) -> Iterator[dict[str, Any]]:
+    """Compare with memory: arrays as wide as the weights, each counted once read, once written."""
+    cell = RNN(32, units, sparsity=sparsity)
+    steps = 16
+    xs, targets = stream(cell, 1, steps)
+    forward = 4 + 4  # the weights and the indices of their sources
+    # Every step: traces in and out, indices, weights in and out. Once a window the gradient takes
+    # the place of the weights, and four steps go through the traces in one sweep.
+    sweep = 8 + 4 + 8
+    bytes_of = {1: forward + sweep, steps: forward + sweep / 4}
+    bandwidth = Roofline().bandwidth(8 * cell.weights.size)
+    for update_every, each in bytes_of.items():
+        whole = learner(cell, SnAp(1), 1, update_every=update_every)
+        seconds = take_turns({"step": lambda w=whole: w.run(xs, targets)}, rounds)["step"] / steps
+        yield {
+            "what": "SnAp-1 over memory",
+            "net": f"RNN {units} @ {sparsity:.2%}, {cell.weights.size} weights, batch 1",
+            "update_every": update_every,
+            "step_us": seconds * 1e6,
+            "bytes_per_weight": each,
+            "share_of_bandwidth": each * cell.weights.size / seconds / bandwidth,
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="small nets, one round: does it run?")
@@ -133,7 +161,10 @@ def main() -> None:
         (TOY, TOY_OTHERS, 1) if options.toy else (NETS, OTHERS, options.rounds)
     )  # fmt: skip
     all_nets = (*((GRU, *net) for net in nets), *others)
-    for lines in (overhead(nets, rounds), against_bptt(all_nets, rounds)):
+    large = (12, 0.5) if options.toy else LARGE
+    for lines in (
+        overhead(nets, rounds), against_bptt(all_nets, rounds), against_memory(*large, rounds),
+    ):  # fmt: skip
         for line in lines:
             json.dump(line, sys.stdout)
             print(flush=True)
