@@ -148,7 +148,7 @@ def _trace_gathered(
     to: int,  # where the traces begin, component after component
     steps: Any,  # (keep, slopes, delta) of each
     z: Any,  # pointer  in     sources, gathered weight by weight, from z[at] on
-    at: Any,
+    at: int,
     stride: int,  # from step to step of z
     traces: Any,  # pointer  in/out
     grad: Any,  # pointer  in/out
@@ -173,7 +173,7 @@ def _trace_wide(
     steps: Any,  # (keep, slopes, delta) of each
     indices: Any,  # pointer  in
     z: Any,  # pointer  in     sources, from z[at] on
-    at: Any,
+    at: int,
     stride: int,  # from step to step of z
     traces: Any,  # pointer  in/out
     grad: Any,  # pointer  in/out
@@ -198,7 +198,7 @@ def _trace_wide(
 
 @njit(cache=True, nogil=True)
 def _trace(
-    row: Row, steps: Any, w: int, end: int, to: int, indices: Any, z: Any, at: Any,
+    row: Row, steps: Any, w: int, end: int, to: int, indices: Any, z: Any, at: int,
     stride: int, traces: Any, grad: Any,
 ) -> None:  # fmt: skip
     """Do the same for either; the sources begin at z[at]."""
@@ -210,8 +210,8 @@ def _trace(
 
 @njit(cache=True, nogil=True)
 def _trace_many(
-    row: Row, k: Any, w: int, end: int, to: int, indices: Any, z: Any,
-    at: Any, traces: Any, grad: Any, old: Any,
+    row: Row, k: int, w: int, end: int, to: int, indices: Any, z: Any,
+    at: int, traces: Any, grad: Any, old: Any,
 ) -> None:  # fmt: skip
     """Do the same for a map that touches any number of components, through one step."""
     n = lanes(traces)

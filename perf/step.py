@@ -136,7 +136,7 @@ def against_memory(units: int, sparsity: float, rounds: int) -> Iterator[dict[st
     # the place of the weights, and four steps go through the traces in one sweep.
     sweep = 8 + 4 + 8
     bytes_of = {1: forward + sweep, steps: forward + sweep / 4}
-    bandwidth = Roofline().bandwidth(8 * cell.weights.size)
+    bandwidth = Roofline().bandwidth(12 * cell.weights.size)  # weights, indices and traces
     for update_every, each in bytes_of.items():
         whole = learner(cell, SnAp(1), 1, update_every=update_every)
         seconds = take_turns({"step": lambda w=whole: w.run(xs, targets)}, rounds)["step"] / steps
