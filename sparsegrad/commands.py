@@ -129,7 +129,7 @@ def train(arguments: argparse.Namespace) -> int:
     """Run `train`; return the exit status."""
     given = given_settings(arguments)
     from sparsegrad.settings import Settings
-    from sparsegrad.train import DIVERGED, Run, open_run
+    from sparsegrad.train import DIVERGED, Run, StopWish, open_run
     from sparsegrad.train import INTERRUPTED as STOPPED
     from sparsegrad.watch import Watch
 
@@ -141,7 +141,8 @@ def train(arguments: argparse.Namespace) -> int:
         settings, folder = Settings(**given), None
     run = Run(settings, folder, Watch)
     before = run.progress.tokens
-    summary = run.train()
+    with StopWish() as stop:  # the run hands on to it the signal that ended it
+        summary = run.train()
     if folder is not None:
         _draw_run(run, folder.path)
     if summary["status"] == DIVERGED:
@@ -153,7 +154,7 @@ def train(arguments: argparse.Namespace) -> int:
             f"interrupted; go on with: sparsegrad train {settings.task} --out {folder.path} "
             "--resume" if folder is not None else "interrupted; nothing was kept: name an --out"
         )  # fmt: skip
-        return INTERRUPTED
+        return 128 + (stop.number or 0)  # as a shell counts it
     if 0 < before == summary["tokens"]:
         _complain("the budget was spent before; go on with a larger --tokens or --seconds")
     if folder is not None:

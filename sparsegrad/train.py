@@ -71,12 +71,16 @@ class Run:
             self._metrics = Metrics(folder.metrics, self.progress.metrics)
 
     def train(self) -> dict[str, Any]:
-        """Run until the budget is spent, Ctrl-C, or divergence; return the summary.
+        """Run until the budget is spent, a signal, or divergence; return the summary.
+
+        Ctrl-C and SIGTERM are heard between two draws: the run saves a checkpoint and its summary,
+        and only then does the signal what it does without a run, such as raise KeyboardInterrupt.
 
         Returns
         -------
         dict
-            ``status``: finished, interrupted or diverged; ``tokens``, ``seconds``,
+            ``status``: finished, diverged, or interrupted by a signal whose handler returned;
+            ``tokens``, ``seconds``,
             ``tokens_per_second``, the numbers of the last report, and ``reason`` of a divergence.
 
         Raises
@@ -106,7 +110,10 @@ class Run:
                     self._report(last=True)  # behind the checkpoint: a larger budget forgets it
             except FloatingPointError as error:
                 status, reason = DIVERGED, self._diverged(error)
-        return self._summary(status, reason)
+        summary = self._summary(status, reason)
+        if stop.number is not None:  # a loop over seeds must end, not go on with the next one
+            signal.raise_signal(stop.number)
+        return summary
 
     def _learn(self, drawn: Sequences) -> None:
         progress, learner = self.progress, self.learner
@@ -274,8 +281,13 @@ class StopWish:
     """Ctrl-C and SIGTERM as a wish that is heard between two draws; a second one is not kept."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.number: int | None = None
         self._old: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.number is not None
 
     def __enter__(self) -> "StopWish":
         if threading.current_thread() is threading.main_thread():
@@ -290,4 +302,4 @@ class StopWish:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.number = number

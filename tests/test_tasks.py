@@ -118,6 +118,10 @@ def test_held_out_characters_are_the_last_tenth(text):
     for b in range(2):
         assert decode(task, held.targets[:, b]).decode() == end[b * part + 1 : (b + 1) * part]
     assert held.resets[0].all()
+    path = text.with_name("long")
+    path.write_text(TEXT * (100_000 // len(TEXT)))
+    for batch in (1, 4):
+        assert Chars(path, batch, steps=50).held_out().targets.size == 4096
 
 
 @pytest.mark.parametrize("crop", [False, True])

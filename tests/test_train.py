@@ -276,7 +276,8 @@ def test_a_run_killed_again_and_again_goes_on_bit_for_bit(tmp_path):
 
 
 @compiled_only
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_save_and_say_how_to_go_on(tmp_path, number):
     whole, out = tmp_path / "whole", tmp_path / "run"
     quick = ["--save", "1000"]
     subprocess.run(command(whole, "--save", "1000"), check=True, capture_output=True)
@@ -285,9 +286,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     )
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").stat().st_size:
         time.sleep(0.01)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == 130, err
+    assert child.returncode == 128 + number, err
     assert f"go on with: sparsegrad train copy --out {out} --resume" in err
     assert "Traceback" not in err
     assert json.loads((out / "summary.json").read_text())["status"] == "interrupted"
@@ -443,6 +444,38 @@ def test_a_full_disk_loses_nothing(tmp_path):
     Run(Settings("copy", tokens=600, **settings), folder).train()
     Run(Settings("copy", tokens=600, **settings), Folder(tmp_path / "whole")).train()
     assert_same_run(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_loop_over_seeds_too(tmp_path, number):
+    class StoppedError(Exception):
+        pass
+
+    def handler(number, frame):
+        raise StoppedError
+
+    begun = []
+
+    def loop():
+        for seed in (1, 2):
+            run = Run(Settings("copy", tokens=1000, seed=seed, **TINY), Folder(tmp_path / "a"))
+            begun.append(seed)
+            run.task.hear = lambda loss: signal.raise_signal(number)
+            run.train()
+
+    old = signal.signal(number, handler)
+    try:
+        with pytest.raises(StoppedError):
+            loop()
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, old)
+    assert begun == [1]
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert 0 < summary["tokens"] < 1000
+    _, extra = load_learner(tmp_path / "a" / "checkpoint.safetensors")
+    assert extra["progress"]["tokens"] == summary["tokens"]
 
 
 def test_a_second_ctrl_c_ends_at_once():

@@ -15,7 +15,8 @@ from sparsegrad.tasks.source import Source
 PIECE = 1 << 20  # bytes that are looked at together when a text is opened
 HELD_OUT = 0.1
 """Part of a text, its end, that is never learned from."""
-HELD_OUT_STEPS = 256
+HELD_OUT_READ = 4096
+"""Characters of it that a report reads, all rows together."""
 LEAST = 1024
 """Bytes below which a text is too short to learn from."""
 
@@ -125,7 +126,8 @@ class Chars:
         """Return the same characters of the held-out end every time, in equal parts."""
         part = (self._text.size - self._train) // self.batch
         at = self._train + np.arange(self.batch) * part
-        return self._sequences(at, min(part - 1, HELD_OUT_STEPS), np.ones(self.batch, bool))
+        steps = min(part - 1, max(1, HELD_OUT_READ // self.batch))
+        return self._sequences(at, steps, np.ones(self.batch, bool))
 
     def position(self) -> dict[str, Any]:
         """Return where the rows stand, and the state of the generator."""
