@@ -20,14 +20,15 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
 
+from .operation import compiled
 from .simd import (
     VectorType,
     address_of,
     fmuladd,
     holds_numbers,
     in_every_lane,
+    is_vector,
     lanes,
     llvm_vector,
 )
@@ -42,50 +43,6 @@ def _add_halves(builder, x, count):
     return builder.fadd(
         _shuffle(builder, x, x, range(count)), _shuffle(builder, x, x, range(count, 2 * count))
     )
-
-
-@intrinsic
-def _gather(typingctx, a, indices, i):
-    vector = VectorType(a.dtype)
-
-    def codegen(context, builder, sig, args):
-        count, number, wide = vector.lanes, ir.IntType(32), ir.IntType(64)
-        places = ir.VectorType(number, count)
-        at = address_of(context, builder, sig.args[1], args[1], args[2])
-        places = builder.load(builder.bitcast(at, places.as_pointer()), align=4)
-        # Addresses by arithmetic, since llvmlite has no vector of pointers to index into; LLVM
-        # sees through it and makes one gather with 32-bit indices of it.
-        wides = ir.VectorType(wide, count)
-        base = address_of(context, builder, sig.args[0], args[0], ir.Constant(wide, 0))
-        size = ir.Constant(wides, [vector.dtype.bitwidth // 8] * count)
-        addresses = builder.add(
-            in_every_lane(builder, builder.ptrtoint(base, wide), wides),
-            builder.mul(builder.sext(places, wides), size),
-        )
-        llvm = llvm_vector(vector)
-        pointers = ir.VectorType(llvm.element.as_pointer(), count)
-        mask = ir.VectorType(ir.IntType(1), count)
-        kind = ir.FunctionType(llvm, [pointers, number, mask, llvm])
-        name = f"llvm.masked.gather.v{count}f{vector.dtype.bitwidth}.v{count}p0"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        align = ir.Constant(number, vector.dtype.bitwidth // 8)
-        everywhere, nothing = ir.Constant(mask, [1] * count), ir.Constant(llvm, ir.Undefined)
-        addresses = builder.inttoptr(addresses, pointers)
-        return builder.call(function, [addresses, align, everywhere, nothing])
-
-    return vector(a, indices, types.intp), codegen
-
-
-@intrinsic
-def _total(typingctx, x):
-    def codegen(context, builder, sig, args):
-        total, count = args[0], sig.args[0].lanes
-        while count > 1:  # by halves: the same order on every CPU
-            count //= 2
-            total = _add_halves(builder, total, count)
-        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
-
-    return x.dtype(x), codegen
 
 
 def _add_four(context, builder, a, args, vectors, join):
@@ -117,7 +74,82 @@ def _add_four(context, builder, a, args, vectors, join):
     return context.get_dummy_value()
 
 
-@intrinsic
+def fill(a, x):
+    """Return the vector that has the number `x` in every lane."""
+    return np.full(lanes(a), x, a.dtype)
+
+
+@compiled(fill, holds_numbers)
+def _fill(typingctx, a, x):
+    vector = VectorType(a.dtype)
+
+    def codegen(context, builder, sig, args):
+        return in_every_lane(builder, args[1], llvm_vector(vector))
+
+    return vector(a, a.dtype), codegen
+
+
+def gather(a, indices, i):
+    """Return the vector of ``a[indices[i]], a[indices[i + 1]], …``; `indices` are int32."""
+    return a[indices[i : i + lanes(a)]]
+
+
+@compiled(gather, holds_numbers)
+def _gather(typingctx, a, indices, i):
+    vector = VectorType(a.dtype)
+
+    def codegen(context, builder, sig, args):
+        count, number, wide = vector.lanes, ir.IntType(32), ir.IntType(64)
+        places = ir.VectorType(number, count)
+        at = address_of(context, builder, sig.args[1], args[1], args[2])
+        places = builder.load(builder.bitcast(at, places.as_pointer()), align=4)
+        # Addresses by arithmetic, since llvmlite has no vector of pointers to index into; LLVM
+        # sees through it and makes one gather with 32-bit indices of it.
+        wides = ir.VectorType(wide, count)
+        base = address_of(context, builder, sig.args[0], args[0], ir.Constant(wide, 0))
+        size = ir.Constant(wides, [vector.dtype.bitwidth // 8] * count)
+        addresses = builder.add(
+            in_every_lane(builder, builder.ptrtoint(base, wide), wides),
+            builder.mul(builder.sext(places, wides), size),
+        )
+        llvm = llvm_vector(vector)
+        pointers = ir.VectorType(llvm.element.as_pointer(), count)
+        mask = ir.VectorType(ir.IntType(1), count)
+        kind = ir.FunctionType(llvm, [pointers, number, mask, llvm])
+        name = f"llvm.masked.gather.v{count}f{vector.dtype.bitwidth}.v{count}p0"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        align = ir.Constant(number, vector.dtype.bitwidth // 8)
+        everywhere, nothing = ir.Constant(mask, [1] * count), ir.Constant(llvm, ir.Undefined)
+        addresses = builder.inttoptr(addresses, pointers)
+        return builder.call(function, [addresses, align, everywhere, nothing])
+
+    return vector(a, indices, types.intp), codegen
+
+
+def total(x):
+    """Return the sum of the lanes of `x`."""
+    return x.sum()
+
+
+@compiled(total, is_vector)
+def _total(typingctx, x):
+    def codegen(context, builder, sig, args):
+        total, count = args[0], sig.args[0].lanes
+        while count > 1:  # by halves: the same order on every CPU
+            count //= 2
+            total = _add_halves(builder, total, count)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return x.dtype(x), codegen
+
+
+def add_products(a, i, x, p, q, r, s):
+    """Add ``x · p``, ``x · q``, ``x · r`` and ``x · s`` to ``a[i]`` … ``a[i + 3]``."""
+    for k, y in enumerate((p, q, r, s)):
+        a[i + k] += (x * y).sum()
+
+
+@compiled(add_products, holds_numbers)
 def _add_products(typingctx, a, i, x, p, q, r, s):
     def codegen(context, builder, sig, args):
         function = fmuladd(builder, sig.args[2])
@@ -131,7 +163,13 @@ def _add_products(typingctx, a, i, x, p, q, r, s):
     return types.void(a, types.intp, x, p, q, r, s), codegen
 
 
-@intrinsic
+def add_totals(a, i, p, q, r, s):
+    """Add the sums of the lanes of `p`, `q`, `r` and `s` to ``a[i]`` … ``a[i + 3]``."""
+    for k, y in enumerate((p, q, r, s)):
+        a[i + k] += y.sum()
+
+
+@compiled(add_totals, holds_numbers)
 def _add_totals(typingctx, a, i, p, q, r, s):
     def codegen(context, builder, sig, args):
         def join(low, high, mixed):
@@ -140,70 +178,6 @@ def _add_totals(typingctx, a, i, p, q, r, s):
         return _add_four(context, builder, sig.args[0], args, args[2:], join)
 
     return types.void(a, types.intp, p, q, r, s), codegen
-
-
-@intrinsic
-def _fill(typingctx, a, x):
-    vector = VectorType(a.dtype)
-
-    def codegen(context, builder, sig, args):
-        return in_every_lane(builder, args[1], llvm_vector(vector))
-
-    return vector(a, a.dtype), codegen
-
-
-def fill(a, x):
-    """Return the vector that has the number `x` in every lane."""
-    return np.full(lanes(a), x, a.dtype)
-
-
-def gather(a, indices, i):
-    """Return the vector of ``a[indices[i]], a[indices[i + 1]], …``; `indices` are int32."""
-    return a[indices[i : i + lanes(a)]]
-
-
-def total(x):
-    """Return the sum of the lanes of `x`."""
-    return x.sum()
-
-
-def add_products(a, i, x, p, q, r, s):
-    """Add ``x · p``, ``x · q``, ``x · r`` and ``x · s`` to ``a[i]`` … ``a[i + 3]``."""
-    for k, y in enumerate((p, q, r, s)):
-        a[i + k] += (x * y).sum()
-
-
-def add_totals(a, i, p, q, r, s):
-    """Add the sums of the lanes of `p`, `q`, `r` and `s` to ``a[i]`` … ``a[i + 3]``."""
-    for k, y in enumerate((p, q, r, s)):
-        a[i + k] += y.sum()
-
-
-@overload(fill)
-def _fill_overload(a, x):
-    return (lambda a, x: _fill(a, x)) if holds_numbers(a) else None
-
-
-@overload(gather)
-def _gather_overload(a, indices, i):
-    return (lambda a, indices, i: _gather(a, indices, i)) if holds_numbers(a) else None
-
-
-@overload(total)
-def _total_overload(x):
-    return (lambda x: _total(x)) if isinstance(x, VectorType) else None
-
-
-@overload(add_products)
-def _add_products_overload(a, i, x, p, q, r, s):
-    if not holds_numbers(a):
-        return None
-    return lambda a, i, x, p, q, r, s: _add_products(a, i, x, p, q, r, s)
-
-
-@overload(add_totals)
-def _add_totals_overload(a, i, p, q, r, s):
-    return (lambda a, i, p, q, r, s: _add_totals(a, i, p, q, r, s)) if holds_numbers(a) else None
 
 
 # Arithmetic for formulas that vectors and numbers share; a number stands in every lane.
@@ -222,7 +196,7 @@ def _spread(builder, vector, kind, arg):
 
 
 def _arithmetic(operation, method):
-    @intrinsic
+    @compiled(operation, lambda x: isinstance(x, VectorType | types.Float))
     def apply(typingctx, x, y):
         def codegen(context, builder, sig, args):
             vector = sig.return_type
@@ -231,11 +205,7 @@ def _arithmetic(operation, method):
             )
             return getattr(builder, method)(*operands)
 
-        return (x if isinstance(x, VectorType) else y)(x, y), codegen
-
-    @overload(operation)
-    def _operation_overload(x, y):
-        return (lambda x, y: apply(x, y)) if _both(x, y) else None
+        return ((x if isinstance(x, VectorType) else y)(x, y), codegen) if _both(x, y) else None
 
 
 for _operation, _method in (
@@ -245,19 +215,30 @@ for _operation, _method in (
     _arithmetic(_operation, _method)
 
 
-@intrinsic
+def clip(x, end):
+    """Return `x` cut off at ±`end`, a positive number; NaN stays."""
+    return np.where(x > end, end, np.where(x < -end, -end, x))
+
+
+@compiled(clip, lambda x: isinstance(x, VectorType | types.Float))
 def _clip(typingctx, x, end):
     def codegen(context, builder, sig, args):
-        vector = sig.return_type
-        x, high = args[0], _spread(builder, vector, sig.args[1], args[1])
-        x = builder.select(builder.fcmp_ordered(">", x, high), high, x)  # NaN passes both
-        low = builder.fsub(ir.Constant(llvm_vector(vector), [0.0] * vector.lanes), high)
+        x, end = args
+        if isinstance(sig.return_type, VectorType):
+            end = _spread(builder, sig.return_type, sig.args[1], end)
+        x = builder.select(builder.fcmp_ordered(">", x, end), end, x)  # NaN passes both
+        low = builder.fneg(end)
         return builder.select(builder.fcmp_ordered("<", x, low), low, x)
 
-    return x(x, end), codegen
+    return x(x, end if isinstance(x, VectorType) else x), codegen
 
 
-@intrinsic
+def map_tanh(x):
+    """Return tanh of the lanes of a vector of float64, one after the other."""
+    return np.tanh(x)
+
+
+@compiled(map_tanh, is_vector)
 def _map_tanh(typingctx, x):
     def codegen(context, builder, sig, args):
         result, double = args[0], ir.DoubleType()
@@ -271,30 +252,3 @@ def _map_tanh(typingctx, x):
         return result
 
     return x(x), codegen
-
-
-def clip(x, end):
-    """Return `x` cut off at ±`end`, a positive number; NaN stays."""
-    return np.where(x > end, end, np.where(x < -end, -end, x))
-
-
-def map_tanh(x):
-    """Return tanh of the lanes of a vector of float64, one after the other."""
-    return np.tanh(x)
-
-
-@overload(clip)
-def _clip_overload(x, end):
-    if isinstance(x, VectorType):
-        return lambda x, end: _clip(x, end)
-
-    def number(x, end):
-        x = end if x > end else x  # NaN passes both
-        return -end if x < -end else x
-
-    return number
-
-
-@overload(map_tanh)
-def _map_tanh_overload(x):
-    return (lambda x: _map_tanh(x)) if isinstance(x, VectorType) else None

@@ -8,7 +8,8 @@ owner is unknown (NULL) has nothing to count, and where a function is inlined ev
 from typing import Any
 
 from numba import types
-from numba.extending import intrinsic, overload
+
+from .operation import compiled
 
 
 def borrow(x: Any) -> Any:
@@ -34,17 +35,9 @@ def _strip(context: Any, builder: Any, kind: Any, x: Any) -> Any:
     return x
 
 
-@intrinsic
+@compiled(borrow, lambda x: True)
 def _borrow(typingctx: Any, x: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _strip(context, builder, signature.args[0], args[0])
 
     return x(x), codegen
-
-
-@overload(borrow)
-def _borrow_overload(x: Any) -> Any:
-    def borrow(x: Any) -> Any:
-        return _borrow(x)  # type: ignore[call-arg]  # Numba passes the typing context
-
-    return borrow

@@ -19,9 +19,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
 
-from .simd import VectorType, address_of, fmuladd, holds_numbers, lanes, llvm_vector
+from .operation import compiled
+from .simd import VectorType, address_of, fmuladd, holds_numbers, is_vector, lanes, llvm_vector
 
 
 def _places(context: Any, builder: Any, sig: Any, args: Any, bundle: Any) -> list[Any]:
@@ -31,7 +31,12 @@ def _places(context: Any, builder: Any, sig: Any, args: Any, bundle: Any) -> lis
     return [builder.gep(first, [ir.Constant(ir.IntType(64), k)]) for k in range(bundle.count)]
 
 
-@intrinsic(prefer_literal=True)
+def bundle(a, count):
+    """Return `count` vectors of zeros of `a`'s dtype."""
+    return np.zeros(count * lanes(a), a.dtype)
+
+
+@compiled(bundle, holds_numbers, prefer_literal=True)
 def _bundle(typingctx: Any, a: Any, count: Any) -> Any:
     kind = types.UniTuple(VectorType(a.dtype), count.literal_value)
 
@@ -42,7 +47,12 @@ def _bundle(typingctx: Any, a: Any, count: Any) -> Any:
     return kind(a, count), codegen
 
 
-@intrinsic
+def load_bundle(a, i, like):
+    """Return as many vectors of `a`, from element `i` on, as `like` has."""
+    return a[i : i + like.size].copy()
+
+
+@compiled(load_bundle, holds_numbers)
 def _load_bundle(typingctx: Any, a: Any, i: Any, like: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         align = sig.args[0].dtype.bitwidth // 8
@@ -52,7 +62,12 @@ def _load_bundle(typingctx: Any, a: Any, i: Any, like: Any) -> Any:
     return like(a, types.intp, like), codegen
 
 
-@intrinsic
+def store_bundle(a, i, x):
+    """Write a bundle to `a`, from element `i` on."""
+    a[i : i + x.size] = x
+
+
+@compiled(store_bundle, holds_numbers)
 def _store_bundle(typingctx: Any, a: Any, i: Any, x: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         align = sig.args[0].dtype.bitwidth // 8
@@ -64,7 +79,12 @@ def _store_bundle(typingctx: Any, a: Any, i: Any, x: Any) -> Any:
     return types.void(a, types.intp, x), codegen
 
 
-@intrinsic
+def fma_bundle(v, x, y):
+    """Return ``v * x + y``, vector by vector, fused where the CPU can."""
+    return np.resize(v, x.size) * x + y
+
+
+@compiled(fma_bundle, is_vector)
 def _fma_bundle(typingctx: Any, v: Any, x: Any, y: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         function = fmuladd(builder, v)
@@ -76,7 +96,11 @@ def _fma_bundle(typingctx: Any, v: Any, x: Any, y: Any) -> Any:
     return y(v, x, y), codegen
 
 
-@intrinsic
+def prefetch_bundle(a, i, like):
+    """Ask for the cache lines of a bundle that begins at element `i`, which need not exist."""
+
+
+@compiled(prefetch_bundle, holds_numbers)
 def _prefetch_bundle(typingctx: Any, a: Any, i: Any, like: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -90,55 +114,3 @@ def _prefetch_bundle(typingctx: Any, a: Any, i: Any, like: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(a, types.intp, like), codegen
-
-
-# No annotations from here on: Numba wants an overload's signature equal to its implementation's.
-
-
-def bundle(a, count):
-    """Return `count` vectors of zeros of `a`'s dtype."""
-    return np.zeros(count * lanes(a), a.dtype)
-
-
-def load_bundle(a, i, like):
-    """Return as many vectors of `a`, from element `i` on, as `like` has."""
-    return a[i : i + like.size].copy()
-
-
-def store_bundle(a, i, x):
-    """Write a bundle to `a`, from element `i` on."""
-    a[i : i + x.size] = x
-
-
-def fma_bundle(v, x, y):
-    """Return ``v * x + y``, vector by vector, fused where the CPU can."""
-    return np.resize(v, x.size) * x + y
-
-
-def prefetch_bundle(a, i, like):
-    """Ask for the cache lines of a bundle that begins at element `i`, which need not exist."""
-
-
-@overload(bundle, prefer_literal=True)
-def _bundle_overload(a, count):
-    return (lambda a, count: _bundle(a, count)) if holds_numbers(a) else None
-
-
-@overload(load_bundle)
-def _load_bundle_overload(a, i, like):
-    return (lambda a, i, like: _load_bundle(a, i, like)) if holds_numbers(a) else None
-
-
-@overload(store_bundle)
-def _store_bundle_overload(a, i, x):
-    return (lambda a, i, x: _store_bundle(a, i, x)) if holds_numbers(a) else None
-
-
-@overload(fma_bundle)
-def _fma_bundle_overload(v, x, y):
-    return (lambda v, x, y: _fma_bundle(v, x, y)) if isinstance(v, VectorType) else None
-
-
-@overload(prefetch_bundle)
-def _prefetch_bundle_overload(a, i, like):
-    return (lambda a, i, like: _prefetch_bundle(a, i, like)) if holds_numbers(a) else None

@@ -18,6 +18,8 @@ may spill over the end of its row: what it spills on is written after it, or is 
 panel's end. Structure comes from `Influence.program`, which kernels/lower.py writes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
@@ -49,54 +51,10 @@ ONE_PASS = 10 if WIDE else 3
 """Vectors of a row that are computed at once: two rows of them must stay in the registers."""
 
 
+# Steps 1 and 2 for as many columns as `nothing` is wide.
+#
 # new[a] ← Σ_m D[a, m] old[m], new[b] likewise, for pairs of rows a, b (kernels/pairs.py has the
 # entries). V vectors need V + 3 loads where the rows share a source, 2 V + 3 for two of their own.
-@njit(cache=True, nogil=True, inline="always")
-def _pairs(
-    nothing, first, last, entry, at, ahead, stride, pitch, column, segments, entries, dynamics,
-    old, J,
-):  # fmt: skip
-    for s in range(first, last):
-        pairs, shared, own = (
-            index(segments, 3 * s), index(segments, 3 * s + 1), index(segments, 3 * s + 2),
-        )  # fmt: skip
-        if shared + own == 1:
-            # The commonest rows of a very sparse net, without loops over their one source.
-            for e in range(2 * entry, 2 * (entry + pairs), 2):
-                i, j = index(entries, e), index(entries, e + 1)
-                x = load_bundle(old, (i & LOW) * pitch + column, nothing)
-                store_bundle(J, at, fma_bundle(splat(dynamics, i >> 32), x, nothing))
-                y = load_bundle(old, (j & LOW) * pitch + column, nothing)
-                store_bundle(J, at + stride, fma_bundle(splat(dynamics, j >> 32), y, nothing))
-                prefetch_bundle(J, at + ahead, nothing)
-                prefetch_bundle(J, at + stride + ahead, nothing)
-                at += 2 * stride
-            entry += pairs
-            pairs = 0
-        for _ in range(pairs):
-            a = nothing
-            b = nothing
-            for e in range(2 * entry, 2 * (entry + shared), 2):
-                i, j = index(entries, e), index(entries, e + 1)
-                x = load_bundle(old, (i & LOW) * pitch + column, nothing)
-                a = fma_bundle(splat(dynamics, i >> 32), x, a)
-                b = fma_bundle(splat(dynamics, j >> 32), x, b)
-            entry += shared
-            for e in range(2 * entry, 2 * (entry + own), 2):
-                i, j = index(entries, e), index(entries, e + 1)
-                x = load_bundle(old, (i & LOW) * pitch + column, nothing)
-                a = fma_bundle(splat(dynamics, i >> 32), x, a)
-                y = load_bundle(old, (j & LOW) * pitch + column, nothing)
-                b = fma_bundle(splat(dynamics, j >> 32), y, b)
-            entry += own
-            store_bundle(J, at, a)
-            store_bundle(J, at + stride, b)
-            prefetch_bundle(J, at + ahead, nothing)
-            prefetch_bundle(J, at + stride + ahead, nothing)
-            at += 2 * stride
-
-
-# Steps 1 and 2 for as many columns as `nothing` is wide.
 @njit(cache=True, nogil=True)
 def _columns(
     nothing, do, rows, first, last, entry, at, ahead, stride, pitch, column, segments, entries,
@@ -108,43 +66,48 @@ def _columns(
             store_bundle(old, r * pitch + column, load_bundle(J, at + r * stride, nothing))
         store_bundle(old, rows * pitch + column, nothing)
     if do & MULTIPLY:
-        _pairs(
-            nothing, first, last, entry, at, ahead, stride, pitch, column, segments, entries,
-            dynamics, old, J,
-        )  # fmt: skip
+        for s in range(first, last):
+            pairs, shared, own = (
+                index(segments, 3 * s), index(segments, 3 * s + 1), index(segments, 3 * s + 2),
+            )  # fmt: skip
+            if shared + own == 1:
+                # The commonest rows of a very sparse net, without loops over their one source.
+                for e in range(2 * entry, 2 * (entry + pairs), 2):
+                    i, j = index(entries, e), index(entries, e + 1)
+                    x = load_bundle(old, (i & LOW) * pitch + column, nothing)
+                    store_bundle(J, at, fma_bundle(splat(dynamics, i >> 32), x, nothing))
+                    y = load_bundle(old, (j & LOW) * pitch + column, nothing)
+                    store_bundle(J, at + stride, fma_bundle(splat(dynamics, j >> 32), y, nothing))
+                    prefetch_bundle(J, at + ahead, nothing)
+                    prefetch_bundle(J, at + stride + ahead, nothing)
+                    at += 2 * stride
+                entry += pairs
+                pairs = 0
+            for _ in range(pairs):
+                a = nothing
+                b = nothing
+                for e in range(2 * entry, 2 * (entry + shared), 2):
+                    i, j = index(entries, e), index(entries, e + 1)
+                    x = load_bundle(old, (i & LOW) * pitch + column, nothing)
+                    a = fma_bundle(splat(dynamics, i >> 32), x, a)
+                    b = fma_bundle(splat(dynamics, j >> 32), x, b)
+                entry += shared
+                for e in range(2 * entry, 2 * (entry + own), 2):
+                    i, j = index(entries, e), index(entries, e + 1)
+                    x = load_bundle(old, (i & LOW) * pitch + column, nothing)
+                    a = fma_bundle(splat(dynamics, i >> 32), x, a)
+                    y = load_bundle(old, (j & LOW) * pitch + column, nothing)
+                    b = fma_bundle(splat(dynamics, j >> 32), y, b)
+                entry += own
+                store_bundle(J, at, a)
+                store_bundle(J, at + stride, b)
+                prefetch_bundle(J, at + ahead, nothing)
+                prefetch_bundle(J, at + stride + ahead, nothing)
+                at += 2 * stride
 
 
-# The same for any number of vectors: one text, compiled for every width.
-@njit(cache=True, nogil=True, inline="always")
-def _pass(
-    vectors, do, rows, first, last, entry, at, ahead, stride, pitch, column, segments, entries,
-    dynamics, old, J,
-):  # fmt: skip
-    work = (
-        do, rows, first, last, entry, at, ahead, stride, pitch, column, segments, entries,
-        dynamics, old, J,
-    )  # fmt: skip
-    if vectors == 1:
-        _columns(bundle(J, 1), *work)
-    elif vectors == 2:
-        _columns(bundle(J, 2), *work)
-    elif vectors == 3:
-        _columns(bundle(J, 3), *work)
-    elif vectors == 4:
-        _columns(bundle(J, 4), *work)
-    elif vectors == 5:
-        _columns(bundle(J, 5), *work)
-    elif vectors == 6:
-        _columns(bundle(J, 6), *work)
-    elif vectors == 8:
-        _columns(bundle(J, 8), *work)
-    elif vectors == 9:
-        _columns(bundle(J, 9), *work)
-    else:
-        _columns(bundle(J, 10), *work)
-
-
-# Steps 1 and 2 of a panel, in one pass over its columns where they fit in the registers.
+# Steps 1 and 2 of a panel, in one pass over its columns where they fit in the registers: one text,
+# compiled for every width.
 @njit(cache=True, nogil=True, inline="always")
 def _multiply(
     rows, width, first, last, entry, at, ahead, stride, segments, entries, dynamics, J, old
@@ -159,10 +122,28 @@ def _multiply(
             # From right to left, so that what a row's last vector spills over is written after it.
             take = (right + left - 1) // left
             right -= take
-            _pass(
-                take, do, rows, first, last, entry, at, ahead, stride, width, right * n, segments,
+            work = (
+                do, rows, first, last, entry, at, ahead, stride, width, right * n, segments,
                 entries, dynamics, old, J,
             )  # fmt: skip
+            if take == 1:
+                _columns(bundle(J, 1), *work)
+            elif take == 2:
+                _columns(bundle(J, 2), *work)
+            elif take == 3:
+                _columns(bundle(J, 3), *work)
+            elif take == 4:
+                _columns(bundle(J, 4), *work)
+            elif take == 5:
+                _columns(bundle(J, 5), *work)
+            elif take == 6:
+                _columns(bundle(J, 6), *work)
+            elif take == 8:
+                _columns(bundle(J, 8), *work)
+            elif take == 9:
+                _columns(bundle(J, 9), *work)
+            else:
+                _columns(bundle(J, 10), *work)
 
 
 # I[i, w] is added where its runs say. Values that lie one after the other are added by vectors.
@@ -291,6 +272,7 @@ def panels_range(
 
 @njit(cache=True, nogil=True, parallel=True)
 def panels_threads(
+    alone: Callable[..., None],  # `panels_range`, as a pointer
     cuts: NDArray[np.int64],  # (threads + 1,)  in, the panels of thread t are cuts[t] … cuts[t + 1]
     mode: int,
     panels: NDArray[np.int64],
@@ -309,10 +291,11 @@ def panels_threads(
 ) -> None:
     """Run `panels_range` on one range of panels per thread; otherwise its arguments.
 
-    One thread owns a panel for the whole batch, so results do not depend on the cuts.
+    One thread owns a panel for the whole batch, so results do not depend on the cuts. `alone` comes
+    as a pointer since it would be compiled once more with the loop: 2.5 of 3.4 s.
     """
     for t in prange(len(cuts) - 1):
-        panels_range(
+        alone(
             cuts[t], cuts[t + 1], mode, panels, segments, entries, members, reached, columns, runs,
             dynamics_data, immediate_data, state_grad, influence, grad, scratch[t],
         )  # fmt: skip

@@ -34,7 +34,9 @@ from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import models, register_model
+
+from .operation import compiled
 
 BYTES = 64
 WIDE = bool(get_host_cpu_features().get("avx512f", False))
@@ -70,36 +72,20 @@ def holds_numbers(a: Any) -> bool:
     return is_array or isinstance(a, types.CPointer)
 
 
+def is_vector(x: Any) -> bool:
+    """Whether Numba's type `x` is a vector."""
+    return isinstance(x, VectorType)
+
+
+def _is_contiguous(a: Any) -> bool:
+    return isinstance(a, types.Array) and a.layout == "C"  # strides would be ignored
+
+
 def address_of(context: Any, builder: Any, kind: Any, value: Any, i: Any) -> Any:
     """Return the address of element i; plain pointer arithmetic, no wrap-around, no check."""
     if isinstance(kind, types.CPointer):
         return builder.gep(value, [i])
     return builder.gep(context.make_array(kind)(context, builder, value).data, [i])
-
-
-@intrinsic
-def _load(typingctx: Any, a: Any, i: Any) -> Any:
-    vector = VectorType(a.dtype)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = address_of(context, builder, sig.args[0], args[0], args[1])
-        llvm = llvm_vector(vector)
-        align = sig.args[0].dtype.bitwidth // 8
-        return builder.load(builder.bitcast(pointer, llvm.as_pointer()), align=align)
-
-    return vector(a, types.intp), codegen
-
-
-@intrinsic
-def _store(typingctx: Any, a: Any, i: Any, v: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = address_of(context, builder, sig.args[0], args[0], args[1])
-        llvm = llvm_vector(sig.args[2])
-        align = sig.args[0].dtype.bitwidth // 8
-        builder.store(args[2], builder.bitcast(pointer, llvm.as_pointer()), align=align)
-        return context.get_dummy_value()
-
-    return types.void(a, types.intp, v), codegen
 
 
 def in_every_lane(builder: Any, scalar: Any, kind: ir.VectorType) -> Any:
@@ -110,27 +96,6 @@ def in_every_lane(builder: Any, scalar: Any, kind: ir.VectorType) -> Any:
     return builder.shuffle_vector(first, none, order)
 
 
-@intrinsic
-def _splat(typingctx: Any, a: Any, i: Any) -> Any:
-    vector = VectorType(a.dtype)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        scalar = builder.load(address_of(context, builder, sig.args[0], args[0], args[1]))
-        return in_every_lane(builder, scalar, llvm_vector(vector))
-
-    return vector(a, types.intp), codegen
-
-
-@intrinsic
-def _zero(typingctx: Any, a: Any) -> Any:
-    vector = VectorType(a.dtype)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return ir.Constant(llvm_vector(vector), [0.0] * vector.lanes)
-
-    return vector(a), codegen
-
-
 def fmuladd(builder: Any, vector: VectorType) -> Any:
     """Return LLVM's fused multiply-add of three such vectors."""
     # llvm.fmuladd, not llvm.fma: on a CPU without FMA the latter is a libm call per lane.
@@ -138,23 +103,6 @@ def fmuladd(builder: Any, vector: VectorType) -> Any:
     name = f"llvm.fmuladd.v{vector.lanes}f{vector.dtype.bitwidth}"
     kind = ir.FunctionType(llvm, [llvm, llvm, llvm])
     return cgutils.get_or_insert_function(builder.module, kind, name)
-
-
-@intrinsic
-def _fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.call(fmuladd(builder, sig.return_type), args)
-
-    return x(x, x, x), codegen
-
-
-@intrinsic
-def _index(typingctx: Any, a: Any, i: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value = builder.load(address_of(context, builder, sig.args[0], args[0], args[1]))
-        return builder.sext(value, ir.IntType(64)) if value.type.width < 64 else value
-
-    return types.int64(a, types.intp), codegen
 
 
 def _wanted(builder: Any, vector: VectorType, n: Any) -> Any:
@@ -170,7 +118,139 @@ def _masked(builder: Any, name: str, vector: VectorType, returns: Any, arguments
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-@intrinsic
+# The operations: each plain twin, and what it is in compiled code.
+
+
+def lanes(a):
+    """Return the lanes of a vector of `a`'s dtype: 16 for float32, 8 for float64."""
+    return BYTES // a.itemsize
+
+
+@compiled(lanes, lambda a: isinstance(a, types.Array | types.CPointer))
+def _lanes(typingctx: Any, a: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(ir.IntType(64), VectorType(a.dtype).lanes)
+
+    return types.int64(a), codegen
+
+
+def load(a, i):
+    """Return the vector of the 64 bytes of `a` that begin at element `i`."""
+    return a[i : i + lanes(a)].copy()
+
+
+@compiled(load, holds_numbers)
+def _load(typingctx: Any, a: Any, i: Any) -> Any:
+    vector = VectorType(a.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = address_of(context, builder, sig.args[0], args[0], args[1])
+        llvm = llvm_vector(vector)
+        align = sig.args[0].dtype.bitwidth // 8
+        return builder.load(builder.bitcast(pointer, llvm.as_pointer()), align=align)
+
+    return vector(a, types.intp), codegen
+
+
+def store(a, i, v):
+    """Write vector `v` to the 64 bytes of `a` that begin at element `i`."""
+    a[i : i + lanes(a)] = v
+
+
+@compiled(store, holds_numbers)
+def _store(typingctx: Any, a: Any, i: Any, v: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = address_of(context, builder, sig.args[0], args[0], args[1])
+        llvm = llvm_vector(sig.args[2])
+        align = sig.args[0].dtype.bitwidth // 8
+        builder.store(args[2], builder.bitcast(pointer, llvm.as_pointer()), align=align)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, v), codegen
+
+
+def splat(a, i):
+    """Return the vector that has ``a[i]`` in every lane."""
+    return np.full(lanes(a), a[i], a.dtype)
+
+
+@compiled(splat, holds_numbers)
+def _splat(typingctx: Any, a: Any, i: Any) -> Any:
+    vector = VectorType(a.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        scalar = builder.load(address_of(context, builder, sig.args[0], args[0], args[1]))
+        return in_every_lane(builder, scalar, llvm_vector(vector))
+
+    return vector(a, types.intp), codegen
+
+
+def zero(a):
+    """Return the vector of zeros of `a`'s dtype."""
+    return np.zeros(lanes(a), a.dtype)
+
+
+@compiled(zero, holds_numbers)
+def _zero(typingctx: Any, a: Any) -> Any:
+    vector = VectorType(a.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(llvm_vector(vector), [0.0] * vector.lanes)
+
+    return vector(a), codegen
+
+
+def fma(x, y, z):
+    """Return ``x * y + z``, fused where the CPU can."""
+    return x * y + z
+
+
+@compiled(fma, is_vector)
+def _fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.call(fmuladd(builder, sig.return_type), args)
+
+    return x(x, x, x), codegen
+
+
+def index(a, i):
+    """Return the integer ``a[i]``; a negative `i` is the caller's fault and is not wrapped."""
+    return int(a[i])
+
+
+@compiled(index, holds_numbers)
+def _index(typingctx: Any, a: Any, i: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = builder.load(address_of(context, builder, sig.args[0], args[0], args[1]))
+        return builder.sext(value, ir.IntType(64)) if value.type.width < 64 else value
+
+    return types.int64(a, types.intp), codegen
+
+
+def pointer(a, i):
+    """Return the bare address of element `i` (in C order) of `a`; the caller keeps `a` alive."""
+    if not a.flags.c_contiguous:
+        raise TypeError("pointer() takes a C-contiguous array")
+    return a.reshape(-1)[i:]
+
+
+@compiled(pointer, _is_contiguous)
+def _pointer(typingctx: Any, a: Any, i: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.gep(data, [args[1]])
+
+    return types.CPointer(a.dtype)(a, types.intp), codegen
+
+
+def load_part(a, i, n):
+    """Return the vector of the first `n` elements of `a` from element `i` on, and 0 beyond."""
+    v = np.zeros(lanes(a), a.dtype)
+    v[:n] = a[i : i + min(n, v.size)]
+    return v
+
+
+@compiled(load_part, holds_numbers)
 def _load_part(typingctx: Any, a: Any, i: Any, n: Any) -> Any:
     vector = VectorType(a.dtype)
 
@@ -185,7 +265,13 @@ def _load_part(typingctx: Any, a: Any, i: Any, n: Any) -> Any:
     return vector(a, types.intp, types.int64), codegen
 
 
-@intrinsic
+def store_part(a, i, n, v):
+    """Write the first `n` lanes of vector `v` to `a`, from element `i` on."""
+    n = min(n, v.size)
+    a[i : i + n] = v[:n]
+
+
+@compiled(store_part, holds_numbers)
 def _store_part(typingctx: Any, a: Any, i: Any, n: Any, v: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         llvm, align = llvm_vector(v), ir.Constant(ir.IntType(32), v.dtype.bitwidth // 8)
@@ -198,16 +284,12 @@ def _store_part(typingctx: Any, a: Any, i: Any, n: Any, v: Any) -> Any:
     return types.void(a, types.intp, types.int64, v), codegen
 
 
-@intrinsic
-def _pointer(typingctx: Any, a: Any, i: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        return builder.gep(data, [args[1]])
-
-    return types.CPointer(a.dtype)(a, types.intp), codegen
+def value(a, i):
+    """Return the number ``a[i]``."""
+    return a[i]
 
 
-@intrinsic
+@compiled(value, holds_numbers)
 def _value(typingctx: Any, a: Any, i: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.load(address_of(context, builder, sig.args[0], args[0], args[1]))
@@ -215,142 +297,15 @@ def _value(typingctx: Any, a: Any, i: Any) -> Any:
     return a.dtype(a, types.intp), codegen
 
 
-@intrinsic
+def put(a, i, x):
+    """Set ``a[i]`` to `x`."""
+    a[i] = x
+
+
+@compiled(put, holds_numbers)
 def _put(typingctx: Any, a: Any, i: Any, x: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         builder.store(args[2], address_of(context, builder, sig.args[0], args[0], args[1]))
         return context.get_dummy_value()
 
     return types.void(a, types.intp, a.dtype), codegen
-
-
-# No annotations from here on: Numba wants an overload's signature equal to its implementation's.
-
-
-def lanes(a):
-    """Return the lanes of a vector of `a`'s dtype: 16 for float32, 8 for float64."""
-    return BYTES // a.itemsize
-
-
-def load(a, i):
-    """Return the vector of the 64 bytes of `a` that begin at element `i`."""
-    return a[i : i + lanes(a)].copy()
-
-
-def store(a, i, v):
-    """Write vector `v` to the 64 bytes of `a` that begin at element `i`."""
-    a[i : i + lanes(a)] = v
-
-
-def splat(a, i):
-    """Return the vector that has ``a[i]`` in every lane."""
-    return np.full(lanes(a), a[i], a.dtype)
-
-
-def zero(a):
-    """Return the vector of zeros of `a`'s dtype."""
-    return np.zeros(lanes(a), a.dtype)
-
-
-def fma(x, y, z):
-    """Return ``x * y + z``, fused where the CPU can."""
-    return x * y + z
-
-
-def index(a, i):
-    """Return the integer ``a[i]``; a negative `i` is the caller's fault and is not wrapped."""
-    return int(a[i])
-
-
-def pointer(a, i):
-    """Return the bare address of element `i` (in C order) of `a`; the caller keeps `a` alive."""
-    if not a.flags.c_contiguous:
-        raise TypeError("pointer() takes a C-contiguous array")
-    return a.reshape(-1)[i:]
-
-
-def load_part(a, i, n):
-    """Return the vector of the first `n` elements of `a` from element `i` on, and 0 beyond."""
-    v = np.zeros(lanes(a), a.dtype)
-    v[:n] = a[i : i + min(n, v.size)]
-    return v
-
-
-def store_part(a, i, n, v):
-    """Write the first `n` lanes of vector `v` to `a`, from element `i` on."""
-    n = min(n, v.size)
-    a[i : i + n] = v[:n]
-
-
-def value(a, i):
-    """Return the number ``a[i]``."""
-    return a[i]
-
-
-def put(a, i, x):
-    """Set ``a[i]`` to `x`."""
-    a[i] = x
-
-
-@overload(lanes)
-def _lanes_overload(a):
-    if isinstance(a, types.Array | types.CPointer):
-        count = BYTES * 8 // a.dtype.bitwidth
-        return lambda a: count
-    return None
-
-
-@overload(load)
-def _load_overload(a, i):
-    return (lambda a, i: _load(a, i)) if holds_numbers(a) else None
-
-
-@overload(store)
-def _store_overload(a, i, v):
-    return (lambda a, i, v: _store(a, i, v)) if holds_numbers(a) else None
-
-
-@overload(splat)
-def _splat_overload(a, i):
-    return (lambda a, i: _splat(a, i)) if holds_numbers(a) else None
-
-
-@overload(zero)
-def _zero_overload(a):
-    return (lambda a: _zero(a)) if holds_numbers(a) else None
-
-
-@overload(fma)
-def _fma_overload(x, y, z):
-    return (lambda x, y, z: _fma(x, y, z)) if isinstance(x, VectorType) else None
-
-
-@overload(index)
-def _index_overload(a, i):
-    return (lambda a, i: _index(a, i)) if holds_numbers(a) else None
-
-
-@overload(pointer)
-def _pointer_overload(a, i):
-    contiguous = isinstance(a, types.Array) and a.layout == "C"
-    return (lambda a, i: _pointer(a, i)) if contiguous else None  # strides would be ignored
-
-
-@overload(load_part)
-def _load_part_overload(a, i, n):
-    return (lambda a, i, n: _load_part(a, i, n)) if holds_numbers(a) else None
-
-
-@overload(store_part)
-def _store_part_overload(a, i, n, v):
-    return (lambda a, i, n, v: _store_part(a, i, n, v)) if holds_numbers(a) else None
-
-
-@overload(value)
-def _value_overload(a, i):
-    return (lambda a, i: _value(a, i)) if holds_numbers(a) else None
-
-
-@overload(put)
-def _put_overload(a, i, x):
-    return (lambda a, i, x: _put(a, i, x)) if holds_numbers(a) else None

@@ -59,8 +59,9 @@ def influence_step(
         )  # fmt: skip
     else:
         shared(
-            n.cuts, mode, p.panels, p.segments, p.entries, p.members, p.reached, p.columns, p.runs,
-            n.dynamics_data, n.immediate_data, state_grad, n.influence, n.step_grad, n.scratch,
+            alone, n.cuts, mode, p.panels, p.segments, p.entries, p.members, p.reached, p.columns,
+            p.runs, n.dynamics_data, n.immediate_data, state_grad, n.influence, n.step_grad,
+            n.scratch,
         )  # fmt: skip
     if scored:
         for w in range(n.step_grad.size):

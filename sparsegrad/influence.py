@@ -1,5 +1,6 @@
 """The numeric phase: the values of J on a pattern, updated and contracted step by step."""
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -15,6 +16,25 @@ from sparsegrad.program import Program, aligned_zeros, cut_work, lower
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array
+
+
+def _work(dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return Numba's types of a mode, a program, the data, J and the gradient."""
+    places, numbers = numba.int64[:, ::1], numba.from_dtype(dtype)[:, ::1]
+    program = (*[places] * 4, numba.int32[:, ::1], numba.int32[::1], places)
+    return (numba.int64, *program, *[numbers] * 4, numba.from_dtype(dtype)[::1])
+
+
+@cache
+def _alone(dtype: np.dtype[Any]) -> Any:
+    numbers = numba.from_dtype(dtype)[::1]
+    return pointer_to(panels_range, numba.int64, numba.int64, *_work(dtype), numbers)
+
+
+@cache
+def _shared(dtype: np.dtype[Any]) -> Any:
+    scratch = numba.from_dtype(dtype)[:, ::1]
+    return pointer_to(panels_threads, _alone(dtype), numba.int64[::1], *_work(dtype), scratch)
 
 
 class Influence:
@@ -238,13 +258,7 @@ class Influence:
 
         None in place of the latter where a step uses one thread: it takes seconds to compile.
         """
-        number = numba.from_dtype(self.dtype)
-        integers, flat, deep = numba.int64, number[::1], number[:, ::1]
-        work = (integers, *map(numba.typeof, self.program), deep, deep, deep, deep, flat)
-        alone = pointer_to(panels_range, integers, integers, *work, flat)
-        if self.threads == 1:
-            return alone, None
-        return alone, pointer_to(panels_threads, integers[::1], *work, deep)
+        return _alone(self.dtype), _shared(self.dtype) if self.threads > 1 else None
 
     def _step(
         self,
@@ -262,7 +276,7 @@ class Influence:
         if self.threads == 1:
             panels_range(0, len(self.program.panels) - 1, mode, *work, self.scratch[0])
         else:
-            panels_threads(self.cuts, mode, *work, self.scratch)
+            panels_threads(_alone(self.dtype), self.cuts, mode, *work, self.scratch)
         return grad
 
     def _gate(self, name: str, data: NDArray[Any] | None, length: int) -> NDArray[Any]:

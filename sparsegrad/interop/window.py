@@ -259,8 +259,9 @@ class Window:
                 influence.panels, order, grad, step_grad, influence.scratch,
             )  # fmt: skip
             return
+        alone, _ = influence.kernels()
         panels_threads(
-            influence.cuts, UPDATE | CONTRACT if scored else UPDATE, *influence.program,
+            alone, influence.cuts, UPDATE | CONTRACT if scored else UPDATE, *influence.program,
             step.dynamics_data, step.immediate_data, delta, influence.panels, step_grad,
             influence.scratch,
         )  # fmt: skip
