@@ -1,5 +1,6 @@
 """The folder of a run: one writer, files that are whole, metrics that match the checkpoint."""
 
+import errno
 import json
 import os
 import shutil
@@ -108,6 +109,7 @@ class Metrics:
     """
 
     def __init__(self, path: Path, length: int) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         weakref.finalize(self, os.close, self._file)
         size = os.fstat(self._file).st_size
@@ -120,13 +122,22 @@ class Metrics:
         self.length = length
 
     def add(self, line: dict[str, Any]) -> None:
-        """Append a line."""
+        """Append a line.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; half a line does not stay.
+        """
         text = (json.dumps(line) + "\n").encode()
-        written = os.write(self._file, text)
-        if written != len(text):  # the disk is full; half a line must not stay
+        try:
+            if os.write(self._file, text) != len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
             os.ftruncate(self._file, self.length)
-            raise OSError(28, "No space left on device", "metrics.jsonl")
-        self.length += written
+            error.filename = str(self._path)
+            raise
+        self.length += len(text)
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""

@@ -20,16 +20,25 @@ def replacing(path: Path) -> Iterator[Path]:
     ------
     Path
         In a folder beside `path`: whatever a crash leaves behind is there, under a known name.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; it names `path`.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        new = Path(folder, path.name)
-        yield new
-        with open(new, "r+b") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)  # who made the file may have kept it private; the result should not be
-        os.umask(mask)
-        os.chmod(new, 0o666 & ~mask)
-        os.replace(new, path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            new = Path(folder, path.name)
+            yield new
+            with open(new, "r+b") as file:
+                os.fsync(file.fileno())
+            mask = os.umask(0)  # who made it may have kept it private; the result should not be
+            os.umask(mask)
+            os.chmod(new, 0o666 & ~mask)
+            os.replace(new, path)
+    except OSError as error:  # of a full disk it names no file, or one that nobody knows
+        error.filename = str(path)
+        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:

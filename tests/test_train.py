@@ -18,10 +18,11 @@ import pytest
 
 from sparsegrad import cli, train
 from sparsegrad.checkpoint import learner_tensors, load_learner
-from sparsegrad.folder import Folder, read_metrics
+from sparsegrad.folder import Folder, Metrics, read_metrics
 from sparsegrad.settings import Settings
 from sparsegrad.train import Run, open_run
 from sparsegrad.watch import Watch
+from sparsegrad.whole import write_whole
 
 TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen jugs.\n" * 60
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")
@@ -476,6 +477,28 @@ def test_a_signal_ends_a_loop_over_seeds_too(tmp_path, number):
     assert 0 < summary["tokens"] < 1000
     _, extra = load_learner(tmp_path / "a" / "checkpoint.safetensors")
     assert extra["progress"]["tokens"] == summary["tokens"]
+
+
+def test_half_a_line_does_not_stay_where_the_disk_is_full(tmp_path):
+    metrics = Metrics(tmp_path / "metrics.jsonl", 0)
+    metrics.add({"tokens": 1})
+    whole = (tmp_path / "metrics.jsonl").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    quiet = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        for room in (5, 0):  # half a line fits, or nothing
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + room, limits[1]))
+            with pytest.raises(OSError, match=r"metrics\.jsonl"):
+                metrics.add({"tokens": 2})
+            assert (tmp_path / "metrics.jsonl").read_bytes() == whole
+        with pytest.raises(OSError, match=r"'[^']*/config\.json'"):  # the place, not a passing name
+            write_whole(tmp_path / "config.json", bytes(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, quiet)
+    assert os.listdir(tmp_path) == ["metrics.jsonl"]
+    metrics.add({"tokens": 2})
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2
 
 
 def test_a_second_ctrl_c_ends_at_once():
