@@ -23,6 +23,8 @@ OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 METHODS = "snap:N, rtrl, bptt, bptt:T, uoro, rflo"
 CHANGEABLE = ("tokens", "seconds", "threads", "save")
 """What may differ when a run is gone on with: it changes no number of it."""
+MOVABLE = ("text", "data")
+"""Files that may lie elsewhere then: a checkpoint knows them by their content."""
 TOKENS = 1_000_000
 REPORTS = 100
 """Reports of a run whose tokens are limited."""

@@ -15,7 +15,7 @@ import numpy as np
 from sparsegrad.checkpoint import learner_tensors, load_learner, save_learner
 from sparsegrad.folder import Folder, Metrics
 from sparsegrad.learner import OnlineLearner
-from sparsegrad.settings import CHANGEABLE, Settings
+from sparsegrad.settings import CHANGEABLE, MOVABLE, Settings
 from sparsegrad.tasks import Sequences, Task
 from sparsegrad.watch import Watch
 
@@ -66,7 +66,7 @@ class Run:
         else:
             self.learner: OnlineLearner = settings.make_learner(self.task)
         if folder is not None:
-            # the budget may be another one from here on
+            # the budget, or the place of a file, may be another one from here on
             folder.write("config.json", {"sparsegrad": _version()} | settings.as_dict())
             self._metrics = Metrics(folder.metrics, self.progress.metrics)
 
@@ -246,7 +246,7 @@ def open_run(given: dict[str, Any], path: Path, resume: bool) -> tuple[Settings,
     stored.pop("sparsegrad", None)
     kept = Settings.read(stored, str(path / "config.json"))
     for name, value in given.items():
-        if name not in CHANGEABLE and kept.get(name) != value:
+        if name not in (*CHANGEABLE, *MOVABLE) and kept.get(name) != value:
             raise ValueError(
                 f"--resume must keep the settings of the run: {name} is {kept.get(name)} there, "
                 f"got {value}"
@@ -256,7 +256,7 @@ def open_run(given: dict[str, Any], path: Path, resume: bool) -> tuple[Settings,
 
 def _fixed(settings: Settings) -> dict[str, Any]:
     """Return the settings that a run must keep."""
-    return {k: v for k, v in settings.as_dict().items() if k not in CHANGEABLE}
+    return {k: v for k, v in settings.as_dict().items() if k not in (*CHANGEABLE, *MOVABLE)}
 
 
 def _largest(learner: OnlineLearner) -> str:

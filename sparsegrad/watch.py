@@ -6,6 +6,8 @@ from typing import Any
 
 from sparsegrad.settings import Settings
 
+BAR = 8
+"""Characters of the bar."""
 PAUSE = 2.0
 """Seconds between lines, at least."""
 
@@ -33,7 +35,7 @@ class Watch:
             from rich.progress import BarColumn, Progress, TextColumn
         except ImportError:
             return  # the lines will do
-        columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
+        columns = (BarColumn(BAR), TextColumn("{task.description}"))
         self._bar = Progress(*columns, transient=True, refresh_per_second=4)
         self._task = self._bar.add_task("compiling", total=1.0)
 
@@ -51,9 +53,11 @@ class Watch:
         if self._bar is None:
             return
         done = self._done(tokens, seconds)
-        shown = [f"{tokens:,} tokens", f"{rate:,.0f} tokens/s", *words(self._line)]
-        if rate > 0:
-            shown.append(f"{_clock(self._left(tokens, seconds, rate))} left")
+        left = _clock(self._left(tokens, seconds, rate)) if rate > 0 else "?"
+        shown = [f"{left} left", f"{rate:,.0f} tokens/s", *words(self._line), f"{tokens:,} tokens"]
+        room = self._bar.console.width - BAR - 1
+        while len(shown) > 1 and len("  ".join(shown)) > room:
+            shown.pop()  # rich would cut a number in two, and take the bar away first
         self._bar.update(self._task, completed=done, description="  ".join(shown))
 
     def report(self, line: dict[str, Any], last: bool = False) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -190,12 +191,13 @@ def test_a_time_budget_ends_a_run():
 
 
 @compiled_only
-def test_a_terminal_shows_a_bar(tmp_path):
+@pytest.mark.parametrize("columns", [150, 60])
+def test_a_terminal_shows_a_bar(columns):
     pytest.importorskip("rich")
     main, other = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-m", "sparsegrad.cli", "train", "copy", *NET, "--seconds", "2"],
-        stdout=other, stderr=other, env=os.environ | {"TERM": "xterm", "COLUMNS": "150"},
+        stdout=other, stderr=other, env=os.environ | {"TERM": "xterm", "COLUMNS": str(columns)},
     )  # fmt: skip
     os.close(other)
     seen = b""
@@ -203,8 +205,14 @@ def test_a_terminal_shows_a_bar(tmp_path):
         while part := os.read(main, 4096):
             seen += part
     assert child.wait(timeout=60) == 0
-    for word in ("tokens/s", "loss", "L 1", "left", "copy finished"):
-        assert word in seen.decode(errors="replace")
+    shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.decode(errors="replace"))
+    bars = [line for line in re.split(r"[\r\n]+", shown) if "left" in line]
+    assert all(re.match("[━╸╺]{8} ", line) for line in bars)
+    assert max(map(len, bars)) <= columns
+    for word in ("tokens/s", "loss", "L 1", "left"):
+        assert word in bars[-1]
+    assert ("bits/bit" in bars[-1]) == (columns == 150)  # what does not fit goes, whole
+    assert "copy finished" in shown
 
 
 def test_a_run_goes_on_when_nobody_reads_its_lines(monkeypatch):
@@ -415,6 +423,21 @@ def test_files_of_a_run_that_do_not_fit_are_refused(tmp_path):
     other = Settings("copy", tokens=300, **{**TINY, "units": 9})
     with pytest.raises(ValueError, match="must be of the run in config"):
         Run(other, Folder(out))
+
+
+@pytest.mark.parametrize("task", ["chars", "stream"])
+def test_a_run_goes_on_with_a_file_that_was_moved(text, tmp_path, capsys, task):
+    file = {"chars": text, "stream": tmp_path / "data.npy"}[task]
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).random((400, 2), np.float32))
+    flag, out = {"chars": "--text", "stream": "--data"}[task], tmp_path / "run"
+    arguments = ["train", task, *NET, "--steps", 20, "--out", out, "--tokens"]
+    assert run(capsys, *arguments, 80, flag, file)[0] == 0
+    moved = file.rename(tmp_path / f"moved{file.suffix}")
+    assert f"{file}: No such file" in refused(capsys, *arguments[1:], 200, "--resume")
+    assert run(capsys, *arguments, 200, "--resume", flag, moved)[0] == 0
+    assert run(capsys, *arguments, 300, "--resume")[0] == 0  # the place is kept
+    moved.write_bytes(moved.read_bytes()[:-100] + bytes(reversed(moved.read_bytes()[-100:])))
+    assert "got other content" in refused(capsys, *arguments[1:], 400, "--resume", flag, moved)
 
 
 def test_a_text_that_changes_between_runs_is_refused(text, tmp_path):
