@@ -1,6 +1,7 @@
 """Comparisons: methods side by side, and gradients along one trajectory."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -220,10 +221,17 @@ def test_passive_leaves_its_files(tmp_path, capsys):
 CLAIMS = Path(__file__).parent.parent / "perf" / "claims.py"
 
 
+def reached(task, measure, method, rate, **more):
+    """Return what three seeds reach."""
+    return [
+        Run(Settings(task, seed=seed, method=method, rate=rate, **more)).train()[measure]
+        for seed in range(3)
+    ]
+
+
 def copied(method, rate, **more):
-    """Return the lengths that three seeds reach."""
-    net = {"units": 16, "sparsity": 0.75, "tokens": 60_000, "method": method, "rate": rate} | more
-    return [Run(Settings("copy", seed=seed, **net)).train()["length"] for seed in range(3)]
+    net = {"units": 16, "sparsity": 0.75, "tokens": 60_000} | more
+    return reached("copy", "length", method, rate, **net)
 
 
 @compiled_only
@@ -231,6 +239,7 @@ def test_online_the_less_biased_gradient_copies_longer_strings():
     exact, diagonal = copied("rtrl", 0.01), copied("snap:1", 0.01)
     random, immediate = copied("uoro", 0.003), copied("bptt:1", 0.01)
     assert np.mean(exact) >= np.mean(diagonal) + 0.5
+    assert np.mean(copied("snap:2", 0.01)) >= np.mean(diagonal) + 0.5
     assert min(diagonal) > max(random)
     assert min(diagonal) > max(immediate)
 
@@ -241,6 +250,50 @@ def test_with_an_update_per_sequence_rtrl_is_bptt():
     lengths = copied("bptt", 0.02, **net)
     assert lengths == copied("rtrl", 0.02, **net)
     assert min(lengths) > 2  # they learn
+
+
+@compiled_only
+def test_with_an_update_per_sequence_the_order_is_that_of_bias():
+    lengths = [
+        np.mean(copied(method, 0.02, update="sequence", tokens=100_000))
+        for method in ("rtrl", "snap:2", "snap:1", "uoro")
+    ]
+    assert all(one >= other + 0.5 for one, other in itertools.pairwise(lengths))
+
+
+def bits(method, **more):
+    net = {"cell": "rnn", "units": 32, "sparsity": 0.9, "crop": True, "steps": 32, "batch": 4,
+           "update": "sequence", "tokens": 200_000, "report": 200_000} | more  # fmt: skip
+    return reached("chars", "held_out_bits_per_character", method, 0.01, **net)
+
+
+@compiled_only
+def test_on_characters_snap_2_is_between_snap_1_and_bptt():
+    full, two, one, random = map(bits, ("bptt", "snap:2", "snap:1", "uoro"))
+    assert np.mean(full) <= 1.01 * np.mean(two)
+    assert np.mean(two) <= np.mean(one) - 0.02
+    assert max(one) < min(random) - 0.1
+
+
+@compiled_only
+def test_wider_and_sparser_at_as_many_weights_is_no_worse():
+    net = {"cell": "gru", "tokens": 100_000}
+    dense = bits("bptt", units=32, sparsity=0, **net)
+    wide = bits("bptt", units=64, sparsity=0.75, input_sparsity=0.5, **net)
+    assert np.mean(wide) <= 1.01 * np.mean(dense)
+
+
+@compiled_only
+def test_shared_gate_masks_copy_as_long_a_string_for_a_fraction_of_the_work():
+    net = {"units": 64, "sparsity": 0.75}
+    masks = ("independent", "shared")
+    independent, shared = (
+        Run(Settings("copy", gate_masks=how, **net)).learner._engine.pattern.cost().multiply_adds
+        for how in masks
+    )
+    assert 3 * shared < independent
+    apart, together = (np.mean(copied("snap:2", 0.01, gate_masks=how)) for how in masks)
+    assert together >= 0.9 * apart
 
 
 @compiled_only
@@ -260,6 +313,7 @@ def test_claims_run_at_toy_size(tmp_path):
     assert claims("6").returncode == 0
     content = json.loads((tmp_path / "claims.json").read_text())
     assert [row["claim"] for row in content["claims"]] == [2] * 14 + [5, 6]
+    assert next(row["holds"] for row in content["claims"] if row["claim"] == 5)
     assert all(isinstance(row["holds"], bool) for row in content["claims"])
     reasons = claims("--why")
     assert reasons.returncode == 0, reasons.stderr
