@@ -12,8 +12,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .arithmetic import add_products, total
-from .simd import fma, lanes, load, pointer, splat, store, zero
+from .arithmetic import add_products, fill, total
+from .simd import (
+    fma,
+    lanes,
+    load,
+    pointer,
+    splat,
+    store,
+    zero,
+)
 from .wide import add_product
 
 SQUARED_ERROR = 0
@@ -100,26 +108,27 @@ def affine_gradient(
     if abreast > 1:
         affine_gradient_wide(weight, source, target_grad, weight_grad, bias_grad, source_grad)
         return
-    n = target_grad.size
-    for o in range(n):
+    matrix, matrix_grad = pointer(weight, 0), pointer(weight_grad, 0)
+    y_grad = pointer(target_grad, 0)
+    sources, targets = weight.shape
+    n = lanes(y_grad)
+    for o in range(targets):
         bias_grad[o] += target_grad[o]
-    for j in range(source.size):
-        value = source[j]
-        for o in range(n):
-            weight_grad[j, o] += value * target_grad[o]
-        # four partial sums hide the latency of the additions
-        s0 = s1 = s2 = s3 = weight.dtype.type(0)
-        o = 0
-        while o + 4 <= n:
-            s0 += weight[j, o] * target_grad[o]
-            s1 += weight[j, o + 1] * target_grad[o + 1]
-            s2 += weight[j, o + 2] * target_grad[o + 2]
-            s3 += weight[j, o + 3] * target_grad[o + 3]
-            o += 4
-        while o < n:
-            s0 += weight[j, o] * target_grad[o]
+    for j in range(sources):
+        rest, o = weight.dtype.type(0), 0
+        if targets >= n:
+            v, part = fill(y_grad, source[j]), zero(y_grad)
+            while o + n <= targets:
+                g, at = load(y_grad, o), j * targets + o
+                store(matrix_grad, at, fma(v, g, load(matrix_grad, at)))
+                part = fma(load(matrix, at), g, part)
+                o += n
+            rest = total(part)
+        while o < targets:
+            weight_grad[j, o] += source[j] * target_grad[o]
+            rest += weight[j, o] * target_grad[o]
             o += 1
-        source_grad[j] = (s0 + s1) + (s2 + s3)
+        source_grad[j] = rest
 
 
 @njit(cache=True, nogil=True)
