@@ -141,6 +141,8 @@ def train(arguments: argparse.Namespace) -> int:
         settings, folder = Settings(**given), None
     run = Run(settings, folder, Watch)
     before = run.progress.tokens
+    if arguments.resume and not before:
+        _complain("stopped before its first checkpoint, so the run begins anew")
     with StopWish() as stop:  # the run hands on to it the signal that ended it
         summary = run.train()
     if folder is not None:

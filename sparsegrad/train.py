@@ -63,6 +63,11 @@ class Run:
         self._sequence = settings.update == "sequence" and not settings.method.startswith("bptt")
         if folder is not None and folder.checkpoint.exists():
             self._go_on(folder)
+        elif folder is not None and folder.read("checkpoint.json") is not None:
+            raise ValueError(
+                f"{folder.path} must hold the {folder.checkpoint.name} that its checkpoint.json "
+                "tells of, got none: restore it, or begin anew in another folder"
+            )
         else:
             self.learner: OnlineLearner = settings.make_learner(self.task)
         if folder is not None:

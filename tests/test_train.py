@@ -409,6 +409,15 @@ def test_two_runs_at_once_in_a_folder_are_refused(tmp_path, capsys):
     )
 
 
+def test_a_run_without_a_checkpoint_yet_begins_anew_and_says_so(tmp_path, capsys):
+    Folder(tmp_path).write("config.json", Settings("copy", tokens=50, **TINY).as_dict())
+    again = ["train", "copy", "--out", tmp_path, "--resume"]
+    status, _, err = run(capsys, *again)
+    assert status == 0
+    assert "begins anew" in err
+    assert "begins anew" not in run(capsys, *again)[2]
+
+
 def test_files_of_a_run_that_do_not_fit_are_refused(tmp_path):
     settings = Settings("copy", tokens=300, **TINY)
     out = tmp_path / "run"
@@ -417,6 +426,11 @@ def test_files_of_a_run_that_do_not_fit_are_refused(tmp_path):
     (out / "metrics.jsonl").write_text(lines[0])
     with pytest.raises(ValueError, match="lines were lost"):
         Run(settings, Folder(out))
+    (out / "checkpoint.safetensors").rename(tmp_path / "lost")
+    with pytest.raises(ValueError, match=r"checkpoint.json tells of, got none: restore it"):
+        Run(settings, Folder(out))
+    assert (out / "metrics.jsonl").read_text() == lines[0]
+    (tmp_path / "lost").rename(out / "checkpoint.safetensors")
     (out / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json must be JSON"):
         open_run({"task": "copy"}, out, True)
