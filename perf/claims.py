@@ -150,7 +150,7 @@ ONLINE: dict[tuple[int, float], tuple[float, Rates]] = {
         "snap:1": (*LOW, 1e-2), "snap:2": (*LOW, 1e-2), "rtrl": MIDDLE, "bptt": HIGH,
         "bptt:1": LOW, "uoro": LOW, "rflo": LOW,
     }),
-    (32, 0.75): (2e5, {
+    (64, 0.75): (3e5, {
         "snap:1": MIDDLE, "snap:2": MIDDLE, "rtrl": MIDDLE, "bptt": HIGH, "bptt:1": (3e-3,),
     }),
 }  # fmt: skip
