@@ -56,9 +56,10 @@ class RankOneEngine:
             left=np.zeros((batch, *shape), dtype),
             right=np.zeros((batch, weights), dtype),
             random=random,
-            pushed=np.zeros(shape, dtype),
-            signs=np.zeros(shape, dtype),
-            drawn=np.zeros(weights, dtype),
+            pushed=np.zeros((self.layout.threads, *shape), dtype),
+            signs=np.zeros((self.layout.threads, *shape), dtype),
+            drawn=np.zeros((self.layout.threads, weights), dtype),
+            along=np.zeros(batch, dtype),
         )
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
