@@ -201,12 +201,10 @@ def compare(arguments: argparse.Namespace) -> int:
     from sparsegrad.settings import Settings
 
     methods = _listed(arguments.methods)
+    _check_flags(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.passive:
         return _passive(arguments, given, methods)
-    for name in SWEPT:
-        if getattr(arguments, name) is not None:
-            raise ValueError(f"--{name} goes with --passive; name --{name}s instead")
     read = {
         name: [
             Settings.read({name: word}, "the command line")[name]
@@ -230,6 +228,10 @@ def compare(arguments: argparse.Namespace) -> int:
         print(f"[{done}/{total}] {entry.path.name} {entry.summary.get('status', 'failed')} {shown}",
               file=sys.stderr, flush=True)  # fmt: skip
 
+    if waiting := sum(not entry.done for entry in entries):
+        logs = arguments.out / "runs" / "*" / "log.txt"
+        print(f"{waiting} runs to go, {jobs} at a time; how far each is: {logs}",
+              file=sys.stderr, flush=True)  # fmt: skip
     errors, stopped = run_all(entries, jobs, tell)
     rows = results(entries, measure)
     lines = best_rates(rows, higher_is_better)
@@ -243,6 +245,17 @@ def compare(arguments: argparse.Namespace) -> int:
         _complain("interrupted; the same command goes on with the runs that are not done")
         return INTERRUPTED
     return FAILED if errors else 0
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Refuse a flag that would be ignored, rather than let the user believe in it."""
+    passive = {"method": "--methods", "rate": "--rates", "seed": "--seeds", "every": ""}
+    sweeping = {"rates": "--rate", "seeds": "--seed", "jobs": ""}
+    for name, instead in (sweeping if arguments.passive else passive).items():
+        if getattr(arguments, name) is not None:
+            goes = "without" if arguments.passive else "with"
+            hint = f"; name {instead} instead" if instead else ""
+            raise ValueError(f"--{name} goes {goes} --passive{hint}")
 
 
 def draw_compared(folder: Path, entries: Any, lines: Any, measure: str) -> list[Path]:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def run_all(
     Returns
     -------
     list of str
-        The last line of each run that failed.
+        Why each run that failed did.
     bool
         Whether Ctrl-C ended it; every run has saved its checkpoint.
     """
@@ -157,7 +158,7 @@ def run_all(
                     continue
                 del running[child]
                 if child.returncode and not entry.done and not stop.asked:
-                    errors.append(f"{entry.path.name}: {_last_line(entry.path / 'log.txt')}")
+                    errors.append(f"{entry.path.name}: {_reason(child, entry.path / 'log.txt')}")
                 done += 1
                 tell(entry, done, len(entries))
             time.sleep(0.05)
@@ -179,9 +180,13 @@ def _start(entry: Entry) -> "subprocess.Popen[bytes]":
         )  # fmt: skip
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").splitlines()
-    return lines[-1].removeprefix("sparsegrad: ") if lines else "no word"
+def _reason(child: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Return why a run failed; its log may end with the lines of one that still runs there."""
+    if child.returncode < 0:
+        return f"ended by {signal.Signals(-child.returncode).name}"
+    lines = log.read_text(errors="replace").splitlines()
+    errors = [line for line in lines if re.match(r"sparsegrad: |\w*(Error|Exception)\b", line)]
+    return (errors or lines or ["no word"])[-1].removeprefix("sparsegrad: ")
 
 
 def results(entries: Sequence[Entry], measure: str) -> list[dict[str, Any]]:

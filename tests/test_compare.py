@@ -16,8 +16,9 @@ import pytest
 
 from sparsegrad import cli
 from sparsegrad.chunk import check_chunk
-from sparsegrad.compare import best_rates, results
+from sparsegrad.compare import _reason, best_rates, results
 from sparsegrad.compare import plan as plan_runs
+from sparsegrad.folder import Folder
 from sparsegrad.methods import RTRL, SnAp
 from sparsegrad.passive import Follower, compare_gradients
 from sparsegrad.settings import Settings
@@ -117,12 +118,42 @@ def test_what_cannot_be_compared_is_said_in_a_line(tmp_path, capsys):
         (["--methods", "rflo", "--seed", "1"], "--seed goes with --passive"),
         (["--methods", "rflo", "--jobs", "0"], "jobs must be a whole number"),
         (["--methods", "bptt", "--passive"], "must have methods that go forward in time"),
+        (["--methods", "rflo", "--every", "2"], "--every goes with --passive"),
+        (["--methods", "rflo", "--passive", "--seeds", "1"], "--seeds goes without --passive; nam"),
         ([], "required: --methods"),
     ):
         status, _, err = run(capsys, "compare", "copy", *arguments, "--out", tmp_path)
         assert status == 2
         assert message in err
         assert err.count("\n") == 1
+
+
+def test_a_run_that_another_process_holds_is_told_and_the_others_run(tmp_path, capsys):
+    arguments = ["compare", "copy", *NET, "--methods", "rflo", "--seeds", 0, 1, "--tokens", 100,
+                 "--out", tmp_path]  # fmt: skip
+    busy = tmp_path / "runs" / "rflo_rate-0.001_seed-0"
+    held = Folder(busy)
+    (busy / "log.txt").write_text("64 tokens\n")
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert "2 runs to go" in err
+    assert f"sparsegrad: {busy.name}: another run is writing into {busy}" in err
+    assert not (busy / "summary.json").exists()
+    del held
+    status, out, err = run(capsys, *arguments)
+    assert status == 0
+    assert "1 runs to go" in err
+    assert out.splitlines()[1].split()[-3] == "2"  # both are in the table
+
+
+def test_why_a_run_failed(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("64 tokens\nsparsegrad: no space\n128 tokens\n")
+    ended = {code: subprocess.Popen(["sh", "-c", code]) for code in ("exit 2", "kill -9 $$")}
+    for child in ended.values():
+        child.wait()
+    assert _reason(ended["exit 2"], log) == "no space"
+    assert _reason(ended["kill -9 $$"], log) == "ended by SIGKILL"
 
 
 def test_a_run_without_reports_has_a_row(tmp_path):
