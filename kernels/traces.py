@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 
 from .borrow import borrow
 from .cells import Maps, Partials
-from .simd import index, lanes, pointer
+from .simd import fma, index, lanes, load, pointer, put, splat, store, value
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Steps, Streams, finish, observe, signal
-from .trace_rows import HELD, Row, trace_row, traces_of
+from .trace_forms import HELD, Row
+from .trace_rows import trace_row, traces_of
 
 
 class Traces(NamedTuple):
     """The traces of all streams, and what their update needs beside the maps."""
 
     own_weight: NDArray[np.int32]  # (units * maps,)  weight of a unit on itself, or -1: not kept
+    drops_h: NDArray[
+        np.bool_
+    ]  # (units,)             no trace of h: it does not enter its unit again
     starts: NDArray[np.int64]  # (units + 1,)         where the traces of each unit begin
     traces: NDArray[np.floating]  # (groups, size)
     blocks: NDArray[np.floating]  # (HELD, C, C, units * abreast)    scratch, B_u
@@ -43,37 +47,49 @@ def own_blocks(
     maps: Maps,  # in
     partials: Partials,  # in
     own_weight: NDArray[np.int32],  # (units * maps,)           in
+    drops_h: NDArray[np.bool_],  # (units,)                     in
     d_state: NDArray[np.floating],  # (C, C, units * abreast)     in
     d_pre: NDArray[np.floating],  # (C, maps, units * abreast)    in
     resets: NDArray[np.bool_],  # (B,)                            in
     first_stream: int,  # of the group
     blocks: NDArray[np.floating],  # (C, C, units * abreast)      out  B_u
 ) -> None:
-    """Form the block of D that leads from each unit to itself, 0 where a sequence begins."""
-    n_maps = d_pre.shape[1]
+    """Form the block of D that leads from each unit to itself, 0 where a sequence begins.
+
+    An entry that no partial and no weight can reach is 0 from the start and never written.
+    """
+    components, n_maps, columns = d_pre.shape
+    block, inner, outer = pointer(blocks, 0), pointer(d_state, 0), pointer(d_pre, 0)
+    weights = pointer(maps.weights, 0)
     begin, end = first * abreast, last * abreast
-    for c in range(blocks.shape[0]):
-        for b in range(blocks.shape[1]):
-            for i in range(begin, end):  # a slice assignment would take a second to compile
-                blocks[c, b, i] = 0
+    for c in range(components):
+        for i in range(c * components * columns + begin, c * components * columns + end):
+            put(block, i, blocks.dtype.type(0))
     for q in range(partials.state_rows.size):
-        c, b = partials.state_rows[q], partials.state_columns[q]
-        for i in range(begin, end):
-            blocks[c, b, i] = d_state[c, b, i]
+        entry = (partials.state_rows[q] * components + partials.state_columns[q]) * columns
+        for i in range(entry + begin, entry + end):
+            put(block, i, value(inner, i))
     for u in range(first, last):
+        if drops_h[u]:
+            continue
         for g in range(n_maps):
             w = own_weight[u * n_maps + g]
-            if w >= 0:
-                for q in range(partials.map_indptr[g], partials.map_indptr[g + 1]):
-                    c = partials.map_components[q]
-                    for i in range(u * abreast, u * abreast + abreast):
-                        blocks[c, 0, i] += d_pre[c, g, i] * maps.weights[w]
+            if w < 0:
+                continue
+            for q in range(partials.map_indptr[g], partials.map_indptr[g + 1]):
+                c = partials.map_components[q]
+                to = c * components * columns + u * abreast
+                slope = (c * n_maps + g) * columns + u * abreast
+                if abreast == 1:
+                    put(block, to, value(block, to) + value(outer, slope) * value(weights, w))
+                else:
+                    own = splat(weights, w)
+                    store(block, to, fma(load(outer, slope), own, load(block, to)))
     for lane in range(abreast):
         if resets[min(first_stream + lane, resets.size - 1)]:
-            for c in range(blocks.shape[0]):
-                for b in range(blocks.shape[1]):
-                    for i in range(begin + lane, end, abreast):
-                        blocks[c, b, i] = 0
+            for entry in range(components * components):
+                for i in range(entry * columns + begin + lane, entry * columns + end, abreast):
+                    put(block, i, blocks.dtype.type(0))
 
 
 @njit(cache=True, nogil=True)
@@ -87,6 +103,7 @@ def trace_units(
     partials: Partials,  # in
     steps: Steps,  # in
     blocks: NDArray[np.floating],  # (HELD, C, C, columns)   in   B_u
+    drops_h: NDArray[np.bool_],  # (units,)                  in
     starts: NDArray[np.int64],  # (units + 1,)               in
     traces: NDArray[np.floating],  # (size,)                 in/out
     grad: NDArray[np.floating],  # (weights,)                in/out
@@ -104,10 +121,13 @@ def trace_units(
         for g in range(n_maps):
             w, end = index(indptr, u * n_maps + g), index(indptr, u * n_maps + g + 1)
             which = partials.map_indptr[g]
+            touched = partials.map_indptr[g + 1] - which
+            drops = drops_h[u] and partials.map_components[which] == 0
             row = Row(
                 abreast=abreast,
                 which=pointer(partials.map_components, which),
-                touched=partials.map_indptr[g + 1] - which,
+                touched=touched,
+                carried=touched - 1 if drops else touched,
                 components=components,
                 keep=pointer(blocks, column),
                 columns=columns,
@@ -140,12 +160,12 @@ def trace_part(
     for g in range(t.traces.shape[0]):
         for k in range(held):
             own_blocks(
-                first, last, abreast, maps, partials, t.own_weight, s.d_state[k, g], s.d_pre[k, g],
-                s.resets[k], g * abreast, t.blocks[k],
+                first, last, abreast, maps, partials, t.own_weight, t.drops_h, s.d_state[k, g],
+                s.d_pre[k, g], s.resets[k], g * abreast, t.blocks[k],
             )  # fmt: skip
         trace_units(
-            first, last, abreast, g, held, maps, partials, s, t.blocks, t.starts, t.traces[g],
-            grad, t.old[part],
+            first, last, abreast, g, held, maps, partials, s, t.blocks, t.drops_h, t.starts,
+            t.traces[g], grad, t.old[part],
         )  # fmt: skip
 
 
@@ -170,6 +190,7 @@ def trace_shared(
     state_grad: NDArray[np.floating],
     resets: NDArray[np.bool_],
     own_weight: NDArray[np.int32],  # traces …
+    drops_h: NDArray[np.bool_],
     starts: NDArray[np.int64],
     all_traces: NDArray[np.floating],  #                        in/out
     blocks: NDArray[np.floating],
@@ -182,7 +203,7 @@ def trace_shared(
         maps = Maps(indptr, recurrent_end, indices, weights)
         partials = Partials(map_indptr, map_components, state_rows, state_columns)
         steps = Steps(sources, gathered, d_state, d_pre, state_grad, resets)
-        traces = Traces(own_weight, starts, all_traces, blocks, old)
+        traces = Traces(own_weight, drops_h, starts, all_traces, blocks, old)
         for part in range(count * i // threads, count * (i + 1) // threads):
             trace_part(part, parts, abreast, held, maps, partials, steps, traces, grad)
 
@@ -208,8 +229,8 @@ def trace_parts(
         trace_shared(
             threads, parts, abreast, held, m.indptr, m.recurrent_end, m.indices, m.weights,
             p.map_indptr, p.map_components, p.state_rows, p.state_columns, s.sources, s.gathered,
-            s.d_state, s.d_pre, s.state_grad, s.resets, t.own_weight, t.starts, t.traces, t.blocks,
-            t.old, grad,
+            s.d_state, s.d_pre, s.state_grad, s.resets, t.own_weight, t.drops_h, t.starts, t.traces,
+            t.blocks, t.old, grad,
         )  # fmt: skip
 
 

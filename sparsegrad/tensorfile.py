@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sparsegrad.whole import replacing
 
 FORMAT = "sparsegrad"
-VERSION = 3
+VERSION = 4
 
 
 def write_tensors(

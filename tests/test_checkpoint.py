@@ -181,7 +181,7 @@ def test_another_version_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorfile, "VERSION", tensorfile.VERSION + 1)
     _, path = saved(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="must be of checkpoint version 3, got version 4"):
+    with pytest.raises(ValueError, match="must be of checkpoint version 4, got version 5"):
         Learner.load(path)
 
 

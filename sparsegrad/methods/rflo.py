@@ -31,7 +31,7 @@ class RFLO:
 
 
 class TraceEngine:
-    """One trace per non-zero of I.
+    """One trace per non-zero of I, but for those of h that nothing reads again.
 
     Parameters
     ----------
@@ -51,11 +51,13 @@ class TraceEngine:
         self.cell, self.batch = cell, batch
         self.layout = layout = Layout(cell, batch, True, True, threads)
         count, parts = cell.kind.components, layout.parts.size - 1
-        entries = _entries(cell, layout.abreast)
+        drops_h = _drops_h(cell, own_weight)
+        entries = _entries(cell, layout.abreast, drops_h)
         dtype = cell.dtype
         self.steps = layout.steps(cell, batch, HELD)
         self._traces = Traces(
             own_weight=own_weight,
+            drops_h=drops_h,
             starts=np.concatenate([[0], np.cumsum(entries)]).astype(np.int64),
             traces=aligned_zeros((layout.groups, int(entries.sum())), dtype),
             blocks=aligned_zeros((HELD, count, count, cell.units * layout.abreast), dtype),
@@ -91,9 +93,20 @@ def own_weights(cell: Cell) -> NDArray[np.int32]:
     return weights
 
 
-def _entries(cell: Cell, abreast: int) -> NDArray[np.int64]:
+def _drops_h(cell: Cell, own_weight: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which units keep no trace of h, (units,): it enters none of their components again."""
+    partials, alone = cell.kind.partials, (own_weight < 0).reshape(cell.units, -1).all(axis=1)
+    few = np.diff(partials.map_indptr).max() <= 2  # more go by the plain loop, which keeps all
+    return alone & (few and not (partials.state_columns == 0).any())
+
+
+def _entries(cell: Cell, abreast: int, drops_h: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the length of each unit's traces, (units,)."""
-    carried, lengths = np.diff(cell.kind.partials.map_indptr), np.diff(cell.maps.indptr)
+    partials = cell.kind.partials
+    starts, lengths = partials.map_indptr, np.diff(cell.maps.indptr).reshape(cell.units, -1)
+    map_of = np.repeat(np.arange(starts.size - 1), np.diff(starts))
+    into_h = np.isin(np.arange(starts.size - 1), map_of[partials.map_components == 0])
+    carried = np.diff(starts) - (drops_h[:, None] & into_h)
     lanes = BYTES // cell.dtype.itemsize
     rows = -(-lengths // lanes) * lanes if abreast == 1 else lengths * abreast
-    return (rows.reshape(cell.units, -1) * carried).sum(axis=1)
+    return (rows * carried).sum(axis=1)
