@@ -41,7 +41,8 @@ class SGD:
     def memory(self, size: int, dtype: np.dtype[Any]) -> kernels.Optimizer:
         """Allocate the optimiser's memory for `size` parameters."""
         settings = [self.rate, self.momentum, 0.0, 0.0, 0.0, self.clip or 0.0]
-        return _memory(kernels.SGD, settings, self.schedule, size, 0, dtype)
+        first = size if self.momentum else 0
+        return _memory(kernels.SGD, settings, self.schedule, first, 0, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +183,7 @@ def _memory(
     kind: int,
     settings: list[float],
     schedule: NDArray[np.float64] | None,
-    size: int,
+    first: int,
     second: int,
     dtype: np.dtype[Any],
 ) -> kernels.Optimizer:
@@ -191,6 +192,6 @@ def _memory(
         settings=np.array(settings, np.float64),
         schedule=np.ones(1) if schedule is None else np.array(schedule, np.float64),
         updates=np.zeros(1, np.int64),
-        first=np.zeros(size, dtype),
+        first=np.zeros(first, dtype),
         second=np.zeros(second, dtype),
     )

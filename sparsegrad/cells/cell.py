@@ -10,6 +10,7 @@ from sparsegrad.kernels.cells import Maps
 
 NAMES = ("weight_hh", "weight_ih", "bias_ih", "bias_hh")
 """PyTorch's names, in the order in which a row of the maps holds their weights."""
+_DRAWN = 1 << 22  # initial values that are drawn at a time
 
 
 class Cell:
@@ -250,9 +251,15 @@ class Cell:
             if mask.size == 0:
                 continue
             fan_in = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-            dense = rng.standard_normal(mask.shape) * gain / np.sqrt(fan_in)
             weight, place = self._places[name]
-            self.weights[weight] = dense.reshape(-1)[place]
+            weight = weight[np.argsort(place)]
+            rows, done = max(1, _DRAWN // mask.shape[1]), 0
+            for row in range(0, mask.shape[0], rows):  # a large net's dense matrix is gigabytes
+                exist = mask[row : row + rows]
+                drawn = rng.standard_normal(exist.shape) * gain / np.sqrt(fan_in[row : row + rows])
+                values = drawn[exist]
+                self.weights[weight[done : done + values.size]] = values
+                done += values.size
         biases = [np.full(self.units, m.initial_bias) for m in self.kind.maps if m.bias_ih]
         if biases:
             weight, place = self._places["bias_ih"]
