@@ -16,7 +16,20 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .arithmetic import fill, gather, total
-from .simd import fma, index, lanes, load, pointer, put, store, value, zero
+from .gathers import gather_part
+from .simd import (
+    fma,
+    index,
+    lanes,
+    load,
+    load_part,
+    pointer,
+    put,
+    store,
+    store_part,
+    value,
+    zero,
+)  # fmt: skip
 
 
 class Maps(NamedTuple):
@@ -83,14 +96,12 @@ def apply_rows(
                     store(kept, w, source)
                 partial = fma(load(weights, w), source, partial)
                 w += n
-            a = total(partial)
-            while w < end:
-                number = value(z, index(indices, w))
+            if w < end:
+                source = gather_part(z, indices, w, end - w)
                 if keep:
-                    put(kept, w, number)
-                a += value(weights, w) * number
-                w += 1
-            pre[g, u] = a
+                    store_part(kept, w, end - w, source)
+                partial = fma(load_part(weights, w, end - w), source, partial)
+            pre[g, u] = total(partial)
 
 
 @njit(cache=True, nogil=True)
@@ -255,6 +266,9 @@ def pull_rows(
                 held = load(total_grad, w)
                 store(total_grad, w, fma(fill(z, d), gather(z, indices, w), held))
                 w += n
-            while w < end:
-                put(total_grad, w, value(total_grad, w) + d * value(z, index(indices, w)))
-                w += 1
+            if w < end:
+                held, source = (
+                    load_part(total_grad, w, end - w),
+                    gather_part(z, indices, w, end - w),
+                )
+                store_part(total_grad, w, end - w, fma(fill(z, d), source, held))

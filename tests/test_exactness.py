@@ -255,16 +255,35 @@ def test_the_traces_of_snap_one_equal_the_influence_of_reach_one(
     assert_same(found, learner.gradient(xs * 0.5, values)[1], tolerance=1e-12)
 
 
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("cls", "kept"), [(RNN, 0), (LSTM, 3)])
+def test_no_trace_of_h_is_kept_where_no_unit_reads_itself(
+    cls: type[Cell], kept: int, batch: int
+) -> None:
+    hollow = np.tile(~np.eye(UNITS, dtype=bool), (1 if cls is RNN else 4, 1))
+    cell = a_cell(cls, sparsity=0.0, masks={"weight_hh": hollow})
+    learner = OnlineLearner(cell, Linear(OUTPUTS), SnAp(1), SGD(0.1), batch=batch)
+    row = UNITS - 1 + INPUTS + 2  # two biases
+    lanes = 16 if batch == 1 else row * 8  # 14 weights fill two vectors of 8
+    assert learner._engine.arrays()["traces"].size == kept * UNITS * lanes
+    xs, _, values = data(batch=batch)
+    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), 1)
+    by_panels = OnlineLearner(cell, Linear(OUTPUTS, seed=2), RTRL(), SGD(0.1), batch=batch)
+    by_panels._engine = InfluenceEngine(cell, pattern, batch, 1)
+    found = gradient(cell, SnAp(1), xs * 0.5, values)[1]
+    assert_same(found, by_panels.gradient(xs * 0.5, values)[1], tolerance=1e-12)
+
+
+@pytest.mark.parametrize(("every", "batch"), [(1, 2), (3, 2), (5, 2), (5, 3)])
 @pytest.mark.parametrize("method", [SnAp(1), SnAp(2), RTRL(), RFLO()], ids=str)
 @pytest.mark.parametrize("cls", CELLS)
 def test_online_runs_equal_the_same_recursion_in_numpy(
-    cls: type[Cell], method: Any, every: int
+    cls: type[Cell], method: Any, every: int, batch: int
 ) -> None:
     cell = a_cell(cls, units=5)
-    xs, _, values = data(steps=9, batch=2)
-    resets = np.zeros((9, 2), bool)
-    resets[4, 1] = True
+    xs, _, values = data(steps=9, batch=batch)
+    resets = np.zeros((9, batch), bool)
+    resets[2, 0] = resets[4, 1] = True
     kind, p, masks, kept = oracle_of(cell, None if method == RTRL() else getattr(method, "n", 1))
     losses, expected, _ = oracle.online(
         kind,
@@ -279,7 +298,7 @@ def test_online_runs_equal_the_same_recursion_in_numpy(
         resets=resets,
     )
     learner = OnlineLearner(
-        cell, Linear(OUTPUTS, seed=2), method, SGD(0.1), batch=2, update_every=every
+        cell, Linear(OUTPUTS, seed=2), method, SGD(0.1), batch=batch, update_every=every
     )
     found = learner.run(xs, values, resets=resets)
     np.testing.assert_allclose(found, losses, rtol=1e-11)
