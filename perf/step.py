@@ -5,7 +5,8 @@
     bptt        a step of SnAp-1 over one of our own sparse BPTT, T = 64, both with one update a
                 window
     memory      a step of SnAp-1 over the least time in which this machine's memory can pass what
-                it must touch, at 10 million weights, with an update at every step and once a window
+                it must touch, with an update at every step and once a window: at 10 million weights
+                of a vanilla net, few of which need a trace, and 20 million traces of a GRU
 
 Contestants of a comparison take turns in one process on one thread; the ratio is that of their
 medians. Prints JSON lines.
@@ -37,7 +38,7 @@ OUTPUTS = 8
 NETS = ((128, 0.75, 1), (128, 0.75, 16), (256, 0.9375, 1), (256, 0.9375, 16), (512, 0.984375, 16))
 TOY = ((12, 0.5, 2),)
 OTHERS = tuple((cell, 128, 0.75, batch) for cell in (RNN, LSTM) for batch in (1, 16))
-LARGE = (20_000, 0.975)
+LARGE = ((RNN, 20_000, 0.975, 1), (GRU, 4000, 0.975, 16))
 TOY_OTHERS = ((RNN, 12, 0.5, 2), (LSTM, 12, 0.5, 3))
 
 
@@ -126,28 +127,34 @@ def against_bptt(
         }
 
 
-def against_memory(units: int, sparsity: float, rounds: int) -> Iterator[dict[str, Any]]:
-    """Compare with memory: arrays as wide as the weights, each counted once read, once written."""
-    cell = RNN(32, units, sparsity=sparsity)
-    steps = 16
-    xs, targets = stream(cell, 1, steps)
-    forward = 4 + 4  # the weights and the indices of their sources
-    # Every step: traces in and out, indices, weights in and out. Once a window the gradient takes
-    # the place of the weights, and four steps go through the traces in one sweep.
-    sweep = 8 + 4 + 8
-    bytes_of = {1: forward + sweep, steps: forward + sweep / 4}
-    bandwidth = Roofline().bandwidth(12 * cell.weights.size)  # weights, indices and traces
-    for update_every, each in bytes_of.items():
-        whole = learner(cell, SnAp(1), 1, update_every=update_every)
-        seconds = take_turns({"step": lambda w=whole: w.run(xs, targets)}, rounds)["step"] / steps
-        yield {
-            "what": "SnAp-1 over memory",
-            "net": f"RNN {units} @ {sparsity:.2%}, {cell.weights.size} weights, batch 1",
-            "update_every": update_every,
-            "step_us": seconds * 1e6,
-            "bytes_per_weight": each,
-            "share_of_bandwidth": each * cell.weights.size / seconds / bandwidth,
-        }
+def against_memory(
+    nets: tuple[tuple[type[Cell], int, float, int], ...], rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Compare with memory: what a step must touch, each array counted once read, once written."""
+    for kind, units, sparsity, batch in nets:
+        cell: Cell = kind(32, units, sparsity=sparsity)
+        steps, size = 16, cell.weights.size
+        xs, targets = stream(cell, batch, steps)
+        for update_every in (1, steps):
+            whole: Any = learner(cell, SnAp(1), batch, update_every=update_every)
+            traces = whole._engine.arrays()["traces"].nbytes
+            forward = 4 + 4  # the weights and the indices of their sources
+            # Traces in and out, indices, weights in and out at every step. Once a window the
+            # gradient takes the place of the weights, and a sweep takes four steps.
+            sweep = 2 * traces / size + 4 + 8
+            each = forward + (sweep if update_every == 1 else sweep / 4)
+            bandwidth = Roofline().bandwidth(8 * size + traces)  # weights, indices and traces
+            seconds = take_turns({"step": lambda w=whole, x=xs, y=targets: w.run(x, y)}, rounds)[
+                "step"
+            ]
+            yield {
+                "what": "SnAp-1 over memory",
+                "net": f"{kind.__name__} {units} @ {sparsity:.2%}, {size} weights, batch {batch}",
+                "update_every": update_every,
+                "step_us": seconds / steps * 1e6,
+                "bytes_per_weight": each,
+                "share_of_bandwidth": each * size / (seconds / steps) / bandwidth,
+            }
 
 
 def main() -> None:
@@ -160,10 +167,10 @@ def main() -> None:
     nets, others, rounds = (
         (TOY, TOY_OTHERS, 1) if options.toy else (NETS, OTHERS, options.rounds)
     )  # fmt: skip
+    large = TOY_OTHERS if options.toy else LARGE
     all_nets = (*((GRU, *net) for net in nets), *others)
-    large = (12, 0.5) if options.toy else LARGE
     for lines in (
-        overhead(nets, rounds), against_bptt(all_nets, rounds), against_memory(*large, rounds),
+        overhead(nets, rounds), against_bptt(all_nets, rounds), against_memory(large, rounds),
     ):  # fmt: skip
         for line in lines:
             json.dump(line, sys.stdout)

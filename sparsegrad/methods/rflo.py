@@ -97,7 +97,8 @@ def _drops_h(cell: Cell, own_weight: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which units keep no trace of h, (units,): it enters none of their components again."""
     partials, alone = cell.kind.partials, (own_weight < 0).reshape(cell.units, -1).all(axis=1)
     few = np.diff(partials.map_indptr).max() <= 2  # more go by the plain loop, which keeps all
-    return alone & (few and not (partials.state_columns == 0).any())
+    again = bool((partials.state_columns == 0).any())
+    return np.logical_and(alone, few and not again)
 
 
 def _entries(cell: Cell, abreast: int, drops_h: NDArray[np.bool_]) -> NDArray[np.int64]:
