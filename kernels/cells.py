@@ -198,6 +198,8 @@ def push_forward(
 ) -> None:
     """Push a tangent of the state: new <- D · old, without forming D."""
     n_maps, units = d_pre.shape[1:]
+    indices, weights, h = pointer(maps.indices, 0), pointer(maps.weights, 0), pointer(tangent, 0)
+    n = lanes(h)
     new_tangent[:] = 0
     for q in range(partials.state_rows.size):
         c, old = partials.state_rows[q], partials.state_columns[q]
@@ -206,9 +208,12 @@ def push_forward(
     for u in range(units):
         for g in range(n_maps):
             row = u * n_maps + g
-            d_map = maps.weights.dtype.type(0)
-            for w in range(maps.indptr[row], maps.recurrent_end[row]):
-                d_map += maps.weights[w] * tangent[0, maps.indices[w]]
+            end = maps.recurrent_end[row]
+            partial = zero(h)
+            for w in range(maps.indptr[row], end, n):
+                source = gather_part(h, indices, w, end - w)
+                partial = fma(load_part(weights, w, end - w), source, partial)
+            d_map = total(partial)
             for q in range(partials.map_indptr[g], partials.map_indptr[g + 1]):
                 c = partials.map_components[q]
                 new_tangent[c, u] += d_pre[c, g, u] * d_map

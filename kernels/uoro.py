@@ -13,10 +13,11 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from .arithmetic import fill
 from .borrow import borrow
 from .cells import Maps, Partials, push_forward
 from .optimizers import squared_norm
-from .simd import pointer, put, value
+from .simd import lanes, load_part, pointer, store_part
 from .steps import BAD_GRADIENT, FINE, Chunk, Learner, Steps, Streams, finish, observe, signal
 
 
@@ -61,6 +62,7 @@ def pull_signs(
     """Form Iᵀν without forming I."""
     n_maps, units = d_pre.shape[1:]
     z, out = pointer(gathered, 0), pointer(drawn, 0)
+    n = lanes(z)
     for u in range(units):
         for g in range(n_maps):
             row = u * n_maps + g
@@ -68,8 +70,9 @@ def pull_signs(
             for q in range(partials.map_indptr[g], partials.map_indptr[g + 1]):
                 c = partials.map_components[q]
                 d_map += d_pre[c, g, u] * signs[c, u]
-            for w in range(maps.indptr[row], maps.indptr[row + 1]):
-                put(out, w, d_map * value(z, w))
+            slope, end = fill(z, d_map), maps.indptr[row + 1]
+            for w in range(maps.indptr[row], end, n):
+                store_part(out, w, end - w, slope * load_part(z, w, end - w))
 
 
 @njit(cache=True, nogil=True)
