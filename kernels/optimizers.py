@@ -23,7 +23,7 @@ class Optimizer(NamedTuple):
     second: NDArray[np.floating]  # (weights + readout,) or (0,) Adam's second moment
 
 
-# In any order: one after the other, the sums of ten million weights take half of an online step.
+# In any order: one after the other, its sums took two thirds of an update by SGD (12 of 18 µs).
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
 def squared_norm(grad: NDArray[np.floating]) -> float:
     """Return ‖grad‖², summed in float64."""

@@ -30,9 +30,7 @@ class Traces(NamedTuple):
     """The traces of all streams, and what their update needs beside the maps."""
 
     own_weight: NDArray[np.int32]  # (units * maps,)  weight of a unit on itself, or -1: not kept
-    drops_h: NDArray[
-        np.bool_
-    ]  # (units,)             no trace of h: it does not enter its unit again
+    drops_h: NDArray[np.bool_]  # (units,)    h does not enter its own unit again: no trace of it
     starts: NDArray[np.int64]  # (units + 1,)         where the traces of each unit begin
     traces: NDArray[np.floating]  # (groups, size)
     blocks: NDArray[np.floating]  # (HELD, C, C, units * abreast)    scratch, B_u
