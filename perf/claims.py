@@ -368,7 +368,7 @@ def lengths_without_staleness(options: Options, given: dict[str, Any]) -> list[f
 
 
 def why(options: Options) -> None:
-    """Print what lies behind two answers: of SnAp-1 and RFLO, of RTRL online and full BPTT."""
+    """Print what lies behind: SnAp-1 and RFLO, SnAp-2 and RTRL, RTRL online and full BPTT."""
     tokens = ONLINE[64, 0.9375][0]
 
     def show(name: str, lengths: list[float]) -> None:
@@ -378,6 +378,7 @@ def why(options: Options) -> None:
         given = copy(64, 0.9375, tokens, method="rflo", rate=rate)
         show(f"rflo, leak fixed at {FIXED:g}, {tokens:g} tokens, rate {rate:g}",
              lengths_with(options, given, FixedLeak))  # fmt: skip
+    compared(options, "copy-why-reach", {"snap:3": MIDDLE}, copy(64, 0.9375, tokens))
     compared(options, "copy-why", WHY_RATES, copy(64, 0.9375, WHY_TOKENS))
     for rate in HIGH:
         given = copy(64, 0.9375, WHY_TOKENS, rate=rate)
@@ -409,7 +410,7 @@ def parse() -> tuple[list[int], bool, Options]:
     add("--out", type=Path, required=True, help="keep runs and results there")
     add("--toy", action="store_true", help="run it all at a size that shows nothing")
     add("--why", action="store_true",
-        help="instead of claims: what lies behind two answers of 1 and 2")  # fmt: skip
+        help="instead of claims: what lies behind three answers of 1 and 2")  # fmt: skip
     given = parser.parse_args()
     if unknown := set(given.claims) - set(CLAIMS):
         parser.error(f"claims must lie in {sorted(CLAIMS)}, got {sorted(unknown)}")
