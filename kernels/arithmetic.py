@@ -4,6 +4,8 @@
 ``x + y``, ``-``, ``*``, ``/``  of two vectors, or of a vector and a number of its dtype
 ``fill(a, x)``                  a vector of the number ``x`` in every lane
 ``gather(a, indices, i)``       lanes ``a[indices[i]], a[indices[i + 1]], …``
+``gather_part(a, indices, i, n)``
+                                its first ``n`` lanes, 0 beyond, where neither is read
 ``total(x)``                    the sum of the lanes
 ``add_products(a, i, x, …)``    the totals of ``x`` times four vectors, added to ``a[i]`` …
 ``add_totals(a, i, …)``         the totals of four vectors, added to ``a[i]`` …
@@ -25,6 +27,8 @@ from .operation import compiled
 from .simd import (
     VectorType,
     address_of,
+    call,
+    first_lanes,
     fmuladd,
     holds_numbers,
     in_every_lane,
@@ -74,6 +78,24 @@ def _add_four(context, builder, a, args, vectors, join):
     return context.get_dummy_value()
 
 
+def _lanes_at(context, builder, sig, args, places, wanted, beyond):
+    """Gather the wanted lanes of the first argument from `places`; the others come from beyond."""
+    vector, wide = sig.return_type, ir.IntType(64)
+    count, size, llvm = vector.lanes, vector.dtype.bitwidth // 8, llvm_vector(vector)
+    # Addresses by arithmetic, since llvmlite has no vector of pointers to index into; LLVM
+    # sees through it and makes one gather with 32-bit indices of it.
+    wides = ir.VectorType(wide, count)
+    base = address_of(context, builder, sig.args[0], args[0], ir.Constant(wide, 0))
+    addresses = builder.add(
+        in_every_lane(builder, builder.ptrtoint(base, wide), wides),
+        builder.mul(builder.sext(places, wides), ir.Constant(wides, [size] * count)),
+    )
+    addresses = builder.inttoptr(addresses, ir.VectorType(llvm.element.as_pointer(), count))
+    name = f"llvm.masked.gather.v{count}f{vector.dtype.bitwidth}.v{count}p0"
+    align = ir.Constant(ir.IntType(32), size)
+    return call(builder, name, llvm, addresses, align, wanted, beyond)
+
+
 def fill(a, x):
     """Return the vector that has the number `x` in every lane."""
     return np.full(lanes(a), x, a.dtype)
@@ -96,34 +118,41 @@ def gather(a, indices, i):
 
 @compiled(gather, holds_numbers)
 def _gather(typingctx, a, indices, i):
-    vector = VectorType(a.dtype)
-
     def codegen(context, builder, sig, args):
-        count, number, wide = vector.lanes, ir.IntType(32), ir.IntType(64)
-        places = ir.VectorType(number, count)
+        count = sig.return_type.lanes
+        places = ir.VectorType(ir.IntType(32), count)
         at = address_of(context, builder, sig.args[1], args[1], args[2])
         places = builder.load(builder.bitcast(at, places.as_pointer()), align=4)
-        # Addresses by arithmetic, since llvmlite has no vector of pointers to index into; LLVM
-        # sees through it and makes one gather with 32-bit indices of it.
-        wides = ir.VectorType(wide, count)
-        base = address_of(context, builder, sig.args[0], args[0], ir.Constant(wide, 0))
-        size = ir.Constant(wides, [vector.dtype.bitwidth // 8] * count)
-        addresses = builder.add(
-            in_every_lane(builder, builder.ptrtoint(base, wide), wides),
-            builder.mul(builder.sext(places, wides), size),
-        )
-        llvm = llvm_vector(vector)
-        pointers = ir.VectorType(llvm.element.as_pointer(), count)
-        mask = ir.VectorType(ir.IntType(1), count)
-        kind = ir.FunctionType(llvm, [pointers, number, mask, llvm])
-        name = f"llvm.masked.gather.v{count}f{vector.dtype.bitwidth}.v{count}p0"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        align = ir.Constant(number, vector.dtype.bitwidth // 8)
-        everywhere, nothing = ir.Constant(mask, [1] * count), ir.Constant(llvm, ir.Undefined)
-        addresses = builder.inttoptr(addresses, pointers)
-        return builder.call(function, [addresses, align, everywhere, nothing])
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(1), count), [1] * count)
+        nothing = ir.Constant(llvm_vector(sig.return_type), ir.Undefined)
+        return _lanes_at(context, builder, sig, args, places, everywhere, nothing)
 
-    return vector(a, indices, types.intp), codegen
+    return VectorType(a.dtype)(a, indices, types.intp), codegen
+
+
+def gather_part(a, indices, i, n):
+    """Return the vector of ``a[indices[i]], …, a[indices[i + n - 1]]``, and 0 beyond."""
+    v = np.zeros(lanes(a), a.dtype)
+    v[:n] = a[indices[i : i + n]]
+    return v
+
+
+@compiled(gather_part, holds_numbers)
+def _gather_part(typingctx, a, indices, i, n):
+    def codegen(context, builder, sig, args):
+        count, number = sig.return_type.lanes, ir.IntType(32)
+        places = ir.VectorType(number, count)
+        at = address_of(context, builder, sig.args[1], args[1], args[2])
+        at = builder.bitcast(at, places.as_pointer())
+        wanted = first_lanes(builder, sig.return_type, args[3])
+        places = call(
+            builder, f"llvm.masked.load.v{count}i32.p0", places, at, ir.Constant(number, 4), wanted,
+            ir.Constant(places, [0] * count),
+        )  # fmt: skip
+        zeros = ir.Constant(llvm_vector(sig.return_type), [0.0] * count)
+        return _lanes_at(context, builder, sig, args, places, wanted, zeros)
+
+    return VectorType(a.dtype)(a, indices, types.intp, types.int64), codegen
 
 
 def total(x):

@@ -15,8 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .arithmetic import fill, gather, total
-from .gathers import gather_part
+from .arithmetic import fill, gather, gather_part, total
 from .simd import (
     fma,
     index,
@@ -272,8 +271,6 @@ def pull_rows(
                 store(total_grad, w, fma(fill(z, d), gather(z, indices, w), held))
                 w += n
             if w < end:
-                held, source = (
-                    load_part(total_grad, w, end - w),
-                    gather_part(z, indices, w, end - w),
-                )
+                held = load_part(total_grad, w, end - w)
+                source = gather_part(z, indices, w, end - w)
                 store_part(total_grad, w, end - w, fma(fill(z, d), source, held))

@@ -1,7 +1,7 @@
 """Plain Python functions that compiled code replaces by LLVM instructions.
 
 Numba's `overload` would do, but it compiles a function of its own for each operation and each type
-of its arguments: a tenth of what a user waits for the first step.
+of its arguments: a sixth of what a user waited for the first step of the engine.
 """
 
 from collections.abc import Callable

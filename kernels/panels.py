@@ -292,7 +292,7 @@ def panels_threads(
     """Run `panels_range` on one range of panels per thread; otherwise its arguments.
 
     One thread owns a panel for the whole batch, so results do not depend on the cuts. `alone` comes
-    as a pointer since it would be compiled once more with the loop: 2.5 of 3.4 s.
+    as a pointer since it would be compiled once more with the loop: 2.8 of 3.4 s.
     """
     for t in prange(len(cuts) - 1):
         alone(

@@ -105,17 +105,22 @@ def fmuladd(builder: Any, vector: VectorType) -> Any:
     return cgutils.get_or_insert_function(builder.module, kind, name)
 
 
-def _wanted(builder: Any, vector: VectorType, n: Any) -> Any:
+def first_lanes(builder: Any, vector: VectorType, n: Any) -> Any:
     """Return the mask of a vector's first n lanes."""
     wide = ir.VectorType(ir.IntType(64), vector.lanes)
     places = ir.Constant(wide, list(range(vector.lanes)))
     return builder.icmp_signed("<", places, in_every_lane(builder, n, wide))
 
 
-def _masked(builder: Any, name: str, vector: VectorType, returns: Any, arguments: list[Any]) -> Any:
-    name = f"llvm.masked.{name}.v{vector.lanes}f{vector.dtype.bitwidth}.p0"
+def call(builder: Any, name: str, returns: Any, *arguments: Any) -> Any:
+    """Call one of LLVM's own functions."""
     kind = ir.FunctionType(returns, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _masked(builder: Any, name: str, vector: VectorType, returns: Any, *arguments: Any) -> Any:
+    name = f"llvm.masked.{name}.v{vector.lanes}f{vector.dtype.bitwidth}.p0"
+    return call(builder, name, returns, *arguments)
 
 
 # The operations: each plain twin, and what it is in compiled code.
@@ -259,8 +264,8 @@ def _load_part(typingctx: Any, a: Any, i: Any, n: Any) -> Any:
         place = address_of(context, builder, sig.args[0], args[0], args[1])
         place = builder.bitcast(place, llvm.as_pointer())
         beyond = ir.Constant(llvm, [0.0] * vector.lanes)
-        arguments = [place, align, _wanted(builder, vector, args[2]), beyond]
-        return _masked(builder, "load", vector, llvm, arguments)
+        wanted = first_lanes(builder, vector, args[2])
+        return _masked(builder, "load", vector, llvm, place, align, wanted, beyond)
 
     return vector(a, types.intp, types.int64), codegen
 
@@ -277,8 +282,8 @@ def _store_part(typingctx: Any, a: Any, i: Any, n: Any, v: Any) -> Any:
         llvm, align = llvm_vector(v), ir.Constant(ir.IntType(32), v.dtype.bitwidth // 8)
         place = address_of(context, builder, sig.args[0], args[0], args[1])
         place = builder.bitcast(place, llvm.as_pointer())
-        arguments = [args[3], place, align, _wanted(builder, v, args[2])]
-        _masked(builder, "store", v, ir.VoidType(), arguments)
+        wanted = first_lanes(builder, v, args[2])
+        _masked(builder, "store", v, ir.VoidType(), args[3], place, align, wanted)
         return context.get_dummy_value()
 
     return types.void(a, types.intp, types.int64, v), codegen
