@@ -35,6 +35,7 @@ class Traces(NamedTuple):
     traces: NDArray[np.floating]  # (groups, size)
     blocks: NDArray[np.floating]  # (HELD, C, C, units * abreast)    scratch, B_u
     old: NDArray[np.floating]  # (parts, C * lanes)                  scratch
+    sweeps: NDArray[np.int64]  # (1,)  made so far; every other one goes through the units backwards
 
 
 @njit(cache=True, nogil=True)
@@ -96,6 +97,7 @@ def trace_units(
     last: int,  # units
     abreast: int,
     group: int,
+    backwards: bool,
     held: int | np.int64,  # steps
     maps: Maps,  # in
     partials: Partials,  # in
@@ -114,7 +116,8 @@ def trace_units(
     sources = steps.gathered if abreast == 1 else steps.sources
     size = sources.shape[2]
     z = pointer(sources, group * size)
-    for u in range(first, last):
+    for i in range(last - first):
+        u = last - 1 - i if backwards else first + i
         to, column = starts[u], u * abreast
         for g in range(n_maps):
             w, end = index(indptr, u * n_maps + g), index(indptr, u * n_maps + g + 1)
@@ -155,6 +158,8 @@ def trace_part(
     """Take a part of the units through the steps held, for all streams."""
     first, last = parts[part], parts[part + 1]
     t, s = traces, steps
+    # there and back: what one sweep touches last the next one still finds in the cache
+    backwards = t.sweeps[0] % 2 == 1
     for g in range(t.traces.shape[0]):
         for k in range(held):
             own_blocks(
@@ -162,8 +167,8 @@ def trace_part(
                 s.d_pre[k, g], s.resets[k], g * abreast, t.blocks[k],
             )  # fmt: skip
         trace_units(
-            first, last, abreast, g, held, maps, partials, s, t.blocks, t.drops_h, t.starts,
-            t.traces[g], grad, t.old[part],
+            first, last, abreast, g, backwards, held, maps, partials, s, t.blocks, t.drops_h,
+            t.starts, t.traces[g], grad, t.old[part],
         )  # fmt: skip
 
 
@@ -192,7 +197,8 @@ def trace_shared(
     starts: NDArray[np.int64],
     all_traces: NDArray[np.floating],  #                        in/out
     blocks: NDArray[np.floating],
-    old: NDArray[np.floating],  # … to here
+    old: NDArray[np.floating],
+    sweeps: NDArray[np.int64],  # … to here
     grad: NDArray[np.floating],  # (weights,)                   in/out
 ) -> None:
     """Run `trace_part` on all parts, a thread on some of them each; otherwise its arguments."""
@@ -201,7 +207,7 @@ def trace_shared(
         maps = Maps(indptr, recurrent_end, indices, weights)
         partials = Partials(map_indptr, map_components, state_rows, state_columns)
         steps = Steps(sources, gathered, d_state, d_pre, state_grad, resets)
-        traces = Traces(own_weight, drops_h, starts, all_traces, blocks, old)
+        traces = Traces(own_weight, drops_h, starts, all_traces, blocks, old, sweeps)
         for part in range(count * i // threads, count * (i + 1) // threads):
             trace_part(part, parts, abreast, held, maps, partials, steps, traces, grad)
 
@@ -228,7 +234,7 @@ def trace_parts(
             threads, parts, abreast, held, m.indptr, m.recurrent_end, m.indices, m.weights,
             p.map_indptr, p.map_components, p.state_rows, p.state_columns, s.sources, s.gathered,
             s.d_state, s.d_pre, s.state_grad, s.resets, t.own_weight, t.drops_h, t.starts, t.traces,
-            t.blocks, t.old, grad,
+            t.blocks, t.old, t.sweeps, grad,
         )  # fmt: skip
 
 
@@ -273,6 +279,7 @@ def run_traces(
                 learner.threads, learner.parts, streams.abreast, held, learner.maps, partials,
                 steps, traces, learner.grad,
             )  # fmt: skip
+            traces.sweeps[0] += 1
             held = np.int64(0)
         if fault != FINE:
             return t, fault, b

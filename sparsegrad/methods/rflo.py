@@ -62,6 +62,7 @@ class TraceEngine:
             traces=aligned_zeros((layout.groups, int(entries.sum())), dtype),
             blocks=aligned_zeros((HELD, count, count, cell.units * layout.abreast), dtype),
             old=aligned_zeros((parts, count * SLACK), dtype),
+            sweeps=np.zeros(1, np.int64),
         )
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
