@@ -22,7 +22,7 @@ import numpy as np
 
 from sparsegrad.folder import read_metrics
 from sparsegrad.settings import CHANGEABLE, Settings
-from sparsegrad.train import DIVERGED, FINISHED, StopWish
+from sparsegrad.train import DIVERGED, FINISHED, PARENT, StopWish
 from sparsegrad.whole import write_whole
 
 KEYS = (
@@ -176,7 +176,7 @@ def _start(entry: Entry) -> "subprocess.Popen[bytes]":
         # in a session of its own: Ctrl-C reaches it through this process, once
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, "MPLBACKEND": "agg"},
+            env={**os.environ, "MPLBACKEND": "agg", PARENT: str(os.getpid())},
         )  # fmt: skip
 
 

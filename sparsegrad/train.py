@@ -1,5 +1,6 @@
 """One run: draw, learn, report, save; stopped at any moment, it goes on bit for bit."""
 
+import os
 import signal
 import threading
 import time
@@ -19,6 +20,8 @@ from sparsegrad.settings import CHANGEABLE, MOVABLE, Settings
 from sparsegrad.tasks import Sequences, Task
 from sparsegrad.watch import Watch
 
+PARENT = "SPARSEGRAD_PARENT"
+"""Variable with the process that a run is made for, and must not outlive."""
 FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
 
 
@@ -283,15 +286,21 @@ def _version() -> str:
 
 
 class StopWish:
-    """Ctrl-C and SIGTERM as a wish that is heard between two draws; a second one is not kept."""
+    """Ctrl-C and SIGTERM as a wish that is heard between two draws; a second one is not kept.
+
+    A run of `compare` also ends when that is gone, killed perhaps; else it would hold its folder.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self._old: dict[int, Any] = {}
+        self._parent = int(os.environ.get(PARENT, 0))
 
     @property
     def asked(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal came, or the process that this one runs for is gone."""
+        if self.number is None and self._parent not in (0, os.getppid()):
+            self.number = signal.SIGTERM
         return self.number is not None
 
     def __enter__(self) -> "StopWish":
@@ -305,6 +314,6 @@ class StopWish:
             signal.signal(number, old)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.number is not None:
             raise KeyboardInterrupt
         self.number = number
