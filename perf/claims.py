@@ -366,6 +366,31 @@ def lengths_without_staleness(options: Options, given: dict[str, Any]) -> list[f
     return lengths
 
 
+def agreement(options: Options, given: dict[str, Any]) -> list[float]:
+    """Return how far the gradients of a sequence's steps agree, once a net has learned for a while.
+
+    |Σ_t g_t|² over Σ_t |g_t|², the mean over 20 sequences, for each seed; g_t is the gradient of
+    one scored step's loss. Were all equal, it would be their number; without any agreement it is 1.
+    """
+    ratios = []
+    for seed in options.seeds:
+        run = Run(Settings(**sized(options, given), seed=seed))
+        run.train()
+        found = []
+        for _ in range(20):
+            drawn, grads = run.task.draw(), []
+            for t in np.flatnonzero(drawn.weights.any(axis=1)):
+                alone = np.zeros_like(drawn.weights)
+                alone[t] = drawn.weights[t]
+                _, grad = run.learner.gradient(drawn.xs, drawn.targets, alone)
+                grads.append(np.concatenate([
+                    values.ravel() for name, values in grad.items() if "readout" not in name
+                ]))  # fmt: skip
+            found.append(np.square(np.sum(grads, 0)).sum() / np.square(grads).sum())
+        ratios.append(float(np.mean(found)))
+    return ratios
+
+
 def why(options: Options) -> None:
     """Print what lies behind the answers on RFLO, BPTT over one step, SnAp-2 and RTRL, and BPTT."""
     tokens = ONLINE[64, 0.9375][0]
@@ -389,8 +414,14 @@ def why(options: Options) -> None:
     given = copy(64, 0.9375, WHY_TOKENS, method="rtrl", rate=MODEST)
     show("  rtrl, beta1 0.99, beta2 0.9999, rate 0.003",
          lengths_with(options, given, optimizer=Adam(MODEST, 0.99, 0.9999)))  # fmt: skip
-    show("  rtrl, an update every 4 steps, rate 0.003",
-         lengths_with(options, given, update_every=4))  # fmt: skip
+    for every, rate in ((4, MODEST), (4, 2 * MODEST), (16, MODEST), (16, 4 * MODEST)):
+        given = copy(64, 0.9375, WHY_TOKENS, method="rtrl", rate=rate)
+        show(f"  rtrl, an update every {every} steps, rate {rate:g}",
+             lengths_with(options, given, update_every=every))  # fmt: skip
+    for batch in (16, 128):
+        given = copy(64, 0.9375, WHY_TOKENS * batch / 32, method="bptt", rate=1e-2, batch=batch)
+        show(f"  agreement of the gradients of a sequence's steps, batch {batch}",
+             agreement(options, given))  # fmt: skip
 
 
 CLAIMS: dict[int, Callable[[Options], list[Verdict]]] = {
