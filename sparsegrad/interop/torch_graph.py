@@ -127,7 +127,7 @@ def joined(grads: tuple[Any, ...]) -> np.ndarray:
         some = next(grad for grad in grads if grad is not None)
         known = [torch.zeros_like(some) if grad is None else grad for grad in grads]
         return torch.cat(known, 1).numpy()
-    return grads[0].contiguous().numpy()
+    return np.ascontiguousarray(grads[0].numpy())  # of a sum's it is one number for all
 
 
 class Link:
