@@ -7,6 +7,7 @@ How many is part of a bundle's type, so that one text of a kernel is compiled fo
 ``load_bundle(a, i, like)``     the vectors from ``a[i]`` on, as many as `like` has
 ``store_bundle(a, i, x)``       the other way
 ``fma_bundle(v, x, y)``         ``v * x + y``, v a vector
+``add_bundles(x, y)``           ``x + y``
 ``prefetch_bundle(a, i, like)`` ask for those cache lines; any address will do
 ==============================  ====================================================
 
@@ -29,6 +30,11 @@ def _places(context: Any, builder: Any, sig: Any, args: Any, bundle: Any) -> lis
     llvm = llvm_vector(bundle.dtype).as_pointer()
     first = builder.bitcast(address_of(context, builder, sig.args[0], args[0], args[1]), llvm)
     return [builder.gep(first, [ir.Constant(ir.IntType(64), k)]) for k in range(bundle.count)]
+
+
+def is_bundle(x: Any) -> bool:
+    """Whether Numba's type `x` is a bundle."""
+    return isinstance(x, types.UniTuple) and is_vector(x.dtype)
 
 
 def bundle(a, count):
@@ -94,6 +100,20 @@ def _fma_bundle(typingctx: Any, v: Any, x: Any, y: Any) -> Any:
         )
 
     return y(v, x, y), codegen
+
+
+def add_bundles(x, y):
+    """Return ``x + y``, vector by vector."""
+    return x + y
+
+
+@compiled(add_bundles, is_bundle)
+def _add_bundles(typingctx: Any, x: Any, y: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pairs = zip(*[cgutils.unpack_tuple(builder, bundle) for bundle in args], strict=True)
+        return context.make_tuple(builder, x, [builder.fadd(*pair) for pair in pairs])
+
+    return x(x, y), codegen
 
 
 def prefetch_bundle(a, i, like):

@@ -25,7 +25,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from . import arithmetic  # noqa: F401 - so that vectors can be added
-from .bundles import bundle, fma_bundle, load_bundle, prefetch_bundle, store_bundle
+from .bundles import add_bundles, bundle, fma_bundle, load_bundle, prefetch_bundle, store_bundle
 from .simd import (
     SLACK,
     WIDE,
@@ -166,14 +166,23 @@ def _add_immediate(first, last, runs, immediate, J):
                 put(J, target + c, value(J, target + c) + value(immediate, v + c * step))
 
 
-# sums[w] ← Σ_r δ[r] J[r, w] for the weights of one supernode, as many as `nothing` is wide
+# sums[w] ← Σ_r δ[r] J[r, w] for the weights of one supernode, as many as `nothing` is wide. Even
+# and odd rows have sums of their own: each multiply-add waits for the one before it in its sum.
 @njit(cache=True, nogil=True)
 def _weighted_rows(nothing, first, count, at, stride, reached, state_grad, J, sums, column):
+    at += column
     a = nothing
-    for r in range(2 * first, 2 * (first + count), 2):
-        x = load_bundle(J, at + index(reached, r + 1) * stride + column, nothing)
+    b = nothing
+    for r in range(2 * first, 2 * (first + count - 1), 4):
+        x = load_bundle(J, at + index(reached, r + 1) * stride, nothing)
         a = fma_bundle(splat(state_grad, index(reached, r)), x, a)
-    store_bundle(sums, column, a)
+        y = load_bundle(J, at + index(reached, r + 3) * stride, nothing)
+        b = fma_bundle(splat(state_grad, index(reached, r + 2)), y, b)
+    if count % 2:
+        r = 2 * (first + count - 1)
+        x = load_bundle(J, at + index(reached, r + 1) * stride, nothing)
+        a = fma_bundle(splat(state_grad, index(reached, r)), x, a)
+    store_bundle(sums, column, add_bundles(a, b))
 
 
 # Step 4: the gradient of the panel's weights.
@@ -191,15 +200,26 @@ def _contract(first, last, b, at, stride, members, reached, columns, state_grad,
             if width - c > 3 * n:
                 _weighted_rows(bundle(J, 4), *rows, c)
                 c += 4 * n
+            elif width - c > 2 * n:
+                _weighted_rows(bundle(J, 3), *rows, c)
+                c += 3 * n
             elif width - c > n:
                 _weighted_rows(bundle(J, 2), *rows, c)
                 c += 2 * n
             else:
                 _weighted_rows(bundle(J, 1), *rows, c)
                 c += n
-        for c in range(width):
-            w = index(columns, column + c)
-            put(grad, w, value(sums, c) + (value(grad, w) if b > 0 else 0))
+        w = index(columns, column)
+        if index(columns, column + width - 1) == w + width - 1:  # one after the other, as they rise
+            for c in range(0, width, n):
+                x = load_part(sums, c, width - c)
+                if b > 0:
+                    x = x + load_part(grad, w + c, width - c)
+                store_part(grad, w + c, width - c, x)
+        else:
+            for c in range(width):
+                w = index(columns, column + c)
+                put(grad, w, value(sums, c) + (value(grad, w) if b > 0 else 0))
 
 
 # One panel of one sequence, steps 1 to 4.
