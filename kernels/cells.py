@@ -175,9 +175,9 @@ def immediate_gathered(
                 while w + n <= end:
                     store(data, to, slope * load(z, w))
                     w, to = w + n, to + n
-                while w < end:
-                    put(data, to, d * value(z, w))
-                    w, to = w + 1, to + 1
+                if w < end:
+                    store_part(data, to, end - w, slope * load_part(z, w, end - w))
+                    to += end - w
                 continue
             for q in range(count):
                 d = d_pre[partials.map_components[first + q], g, u]
