@@ -357,6 +357,7 @@ def test_claims_run_at_toy_size(tmp_path):
     assert "leak fixed at 0.9" in reasons.stdout
     assert "an update every 4" in reasons.stdout
     assert "J made anew" in reasons.stdout
+    assert "agreement of the gradients" in reasons.stdout
     refused = claims("7")
     assert refused.returncode == 2
     assert "claims must lie in" in refused.stderr
