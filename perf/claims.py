@@ -366,17 +366,18 @@ def lengths_without_staleness(options: Options, given: dict[str, Any]) -> list[f
     return lengths
 
 
-def agreement(options: Options, given: dict[str, Any]) -> list[float]:
+def agreement(options: Options, given: dict[str, Any]) -> tuple[list[float], list[float]]:
     """Return how far the gradients of a sequence's steps agree, once a net has learned for a while.
 
     |Σ_t g_t|² over Σ_t |g_t|², the mean over 20 sequences, for each seed; g_t is the gradient of
-    one scored step's loss. Were all equal, it would be their number; without any agreement it is 1.
+    one scored step's loss. Without any agreement it is 1; were all equal, it would be the number of
+    these steps, which comes second, a mean for each seed as well.
     """
-    ratios = []
+    ratios, numbers = [], []
     for seed in options.seeds:
         run = Run(Settings(**sized(options, given), seed=seed))
         run.train()
-        found = []
+        found, scored = [], []
         for _ in range(20):
             drawn, grads = run.task.draw(), []
             for t in np.flatnonzero(drawn.weights.any(axis=1)):
@@ -387,8 +388,10 @@ def agreement(options: Options, given: dict[str, Any]) -> list[float]:
                     values.ravel() for name, values in grad.items() if "readout" not in name
                 ]))  # fmt: skip
             found.append(np.square(np.sum(grads, 0)).sum() / np.square(grads).sum())
+            scored.append(len(grads))
         ratios.append(float(np.mean(found)))
-    return ratios
+        numbers.append(float(np.mean(scored)))
+    return ratios, numbers
 
 
 def why(options: Options) -> None:
@@ -418,10 +421,11 @@ def why(options: Options) -> None:
         given = copy(64, 0.9375, WHY_TOKENS, method="rtrl", rate=rate)
         show(f"  rtrl, an update every {every} steps, rate {rate:g}",
              lengths_with(options, given, update_every=every))  # fmt: skip
-    for batch in (16, 128):
+    for batch in (16, 128):  # as many updates with either, half of those above
         given = copy(64, 0.9375, WHY_TOKENS * batch / 32, method="bptt", rate=1e-2, batch=batch)
-        show(f"  agreement of the gradients of a sequence's steps, batch {batch}",
-             agreement(options, given))  # fmt: skip
+        ratios, numbers = agreement(options, given)
+        show(f"  agreement of the gradients of a sequence's steps, batch {batch}", ratios)
+        show("    where equal ones would have", numbers)
 
 
 CLAIMS: dict[int, Callable[[Options], list[Verdict]]] = {
