@@ -1,9 +1,11 @@
 """Time a step of SnApGRU in PyTorch: the crossing's overhead, and against `learner.run`.
 
-    crossing    forward and backward of a step on a net of four units, less the same in plain torch
-                (a matrix product) and less the kernels' own time, in µs. Beside it what the same
-                takes with an autograd function that does nothing (no module in Python is below
-                that), and with torch.nn.GRUCell, whose backward pass ends at the step too
+    crossing    forward and backward of a step on a net of four units, less the same of a layer of
+                torch's own of that size (torch.nn.Linear) and less the kernels' own time, in µs;
+                before each step the gradients are dropped, as an optimiser's zero_grad does. Beside
+                it the same beyond a bare matrix product (no module, one parameter), and what a step
+                takes with an autograd function that does nothing (its overhead is the floor of any
+                module in Python) and with torch.nn.GRUCell, whose backward pass ends at the step
     training    an online step (forward, backward, SGD) of GRU 256 @ 93.75%, n = 2, batch 16, over
                 a step of our own learner on the same net
 
@@ -24,6 +26,7 @@ from step import take_turns
 
 import sparsegrad
 from sparsegrad.interop.torch import SnApGRU
+from sparsegrad.kernels.embed import host_influence_step, host_step
 
 
 class Nothing(torch.autograd.Function):
@@ -46,42 +49,65 @@ def crossing(rounds: int, steps: int = 200) -> dict[str, object]:
     x, weight = torch.randn(1, 2), torch.randn(4, 2, requires_grad=True)
     cell(x).sum().backward()
     state, parameters = torch.zeros(1, 4), list(cell.parameters())
-    theirs = torch.nn.GRUCell(2, 4)
-    window = cell._window
+    linear, theirs = torch.nn.Linear(2, 4), torch.nn.GRUCell(2, 4)
+    linear_parameters, their_parameters = list(linear.parameters()), list(theirs.parameters())
+    window, link = cell._window, cell._link
+
+    def drop(parameters: list[torch.Tensor]) -> None:
+        for parameter in parameters:
+            parameter.grad = None
 
     def ours() -> None:
         h = None
         for _ in range(steps):
+            drop(parameters)
             h = cell(x, h)
             h.sum().backward()
 
-    def plain() -> None:
+    def layer() -> None:
         for _ in range(steps):
+            drop(linear_parameters)
+            linear(x).sum().backward()
+
+    def product() -> None:
+        for _ in range(steps):
+            drop([weight])
             (x @ weight.T).sum().backward()
 
     def nothing() -> None:
         for _ in range(steps):
+            drop(parameters)
             Nothing.apply(state, *parameters).sum().backward()
 
     def gru_cell() -> None:
         h = state
         for _ in range(steps):
+            drop(their_parameters)
             h = theirs(x, h.detach())
             h.sum().backward()
 
     def kernels() -> None:
         step = window.open(1)
-        grad = window._no_grad
+        new_state, at = np.empty((1, 1, 4), np.float32), (x.data_ptr(), *[state.data_ptr()] * 2)
+        signal, grad = np.ones((1, 4), np.float32), np.zeros(window.order.size, np.float32)
+        d_pre, influence = window._spare_d_pre, window.influence
+        data = step.dynamics_data, step.immediate_data
         for _ in range(steps):
-            window._advance(step, window._no_signal, grad)
+            host_step(window._words_of_cell, link.parts, *at, 2, new_state, d_pre, *data)
+            host_influence_step(
+                window._words, *data, True, signal, influence.panels, window.order, grad,
+                window._step_grad, influence.scratch,
+            )  # fmt: skip
         window.discard(step)
 
-    contestants = {f.__name__: f for f in (ours, plain, kernels, nothing, gru_cell)}
+    contestants = {f.__name__: f for f in (ours, layer, product, kernels, nothing, gru_cell)}
     seconds = take_turns(contestants, rounds)
-    microseconds = {name: 1e6 * value / steps for name, value in seconds.items()}
-    overhead = microseconds["ours"] - microseconds["plain"] - microseconds["kernels"]
-    floor = microseconds["nothing"] - microseconds["plain"]
-    return {"comparison": "crossing", "microseconds": overhead, "floor": floor, **microseconds}
+    us = {name: 1e6 * value / steps for name, value in seconds.items()}
+    beyond = us["ours"] - us["kernels"]
+    return {
+        "comparison": "crossing", "microseconds": beyond - us["layer"],
+        "beyond_product": beyond - us["product"], "floor": us["nothing"] - us["layer"], **us,
+    }  # fmt: skip
 
 
 def training(units: int, sparsity: float, batch: int, rounds: int) -> dict[str, object]:

@@ -270,6 +270,41 @@ def test_passes_that_ask_for_x_alone_leave_no_signal_behind():
         same(probed.dense_grad()[name], expected[name], 1e-14)
 
 
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_graph_of_the_backward_pass_is_refused_only_where_it_is_used(waiting):
+    theirs, masks = torch_cell(SnApGRU)
+    xs, _ = data(steps=2)
+    cell, plain = (SnApGRU.from_torch(theirs, n=2, masks=masks) for _ in range(2))
+    x = xs[1].clone().requires_grad_()
+    h, g = (c(xs[0]) for c in (cell, plain))
+    if not waiting:
+        h, g = h.detach(), g.detach()
+    loss = cell(x, h).square().sum()
+    grads = torch.autograd.grad(loss, [x, cell.weight_hh], create_graph=True)
+    expected = torch.autograd.grad(plain(xs[1], g).square().sum(), [plain.weight_hh])
+    same(grads[1].detach(), expected[0])
+    for grad in grads:
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            grad.sum().backward()
+
+
+def test_parameters_replaced_on_the_same_memory_get_the_gradient():
+    theirs, masks = torch_cell(SnApGRU)
+    xs, _ = data(steps=2)
+    cell = SnApGRU.from_torch(theirs, n=2, masks=masks)
+    old = cell.weight_hh
+    cell(xs[0]).sum().backward()
+    before = old.grad.clone()
+    cell.weight_hh = torch.nn.Parameter(old.detach())
+    first = cell(xs[0])  # two steps in one pass: the second one leads to the root
+    (first.sum() + cell(xs[1], first).sum()).backward()
+    assert torch.equal(old.grad, before)
+    alone = SnApGRU.from_torch(theirs, n=2, masks=masks)
+    first = alone(xs[0])
+    (first.sum() + alone(xs[1], first).sum()).backward()
+    same(cell.weight_hh.grad, alone.weight_hh.grad)
+
+
 def test_backward_twice_is_refused_or_adds_the_same_again():
     theirs, masks = torch_cell(SnApGRU)
     cell, (xs, _) = SnApGRU.from_torch(theirs, masks=masks), data()

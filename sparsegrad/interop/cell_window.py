@@ -39,6 +39,7 @@ class CellWindow(Window):
 
     def __init__(self, cell: Cell, n: int | None, threads: int) -> None:
         self.cell, self.n = cell, n
+        self.inputs, self.units, self.components = cell.inputs, cell.units, cell.kind.components
         self.part_sizes = [parameter_order(cell, name).size for name in present(cell)]
         pattern, dynamics = dynamics_pattern(cell)
         components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units

@@ -28,7 +28,15 @@ from torch import Tensor, nn
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.cells.cell import NAMES
 from sparsegrad.interop.cell_window import CellWindow
-from sparsegrad.interop.torch_graph import FLOATS, FirstStep, Link, Step, in_place, require_cpu
+from sparsegrad.interop.torch_graph import (
+    FLOATS,
+    Link,
+    Step,
+    first_step,
+    in_place,
+    require_cpu,
+    tensors,
+)
 from sparsegrad.interop.words import parameter_order, present
 
 
@@ -185,14 +193,17 @@ class _SnApCell(nn.Module):
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
-        if x.dim() == 3:
+        dimensions = x.dim()
+        if dimensions == 2:
+            return self._step(x, h if h is None or isinstance(h, tuple) else (h,))
+        if dimensions == 3:
             return self._sequence(x, h)
-        if x.dim() == 1:
-            states = h if isinstance(h, tuple) else (h,)
-            lifted = tuple(s[None] for s in states if s is not None)
-            new = self._step(x[None], lifted or None)
-            return self._wrap(tuple(s[0] for s in new))
-        return self._wrap(self._step(x, h if h is None or isinstance(h, tuple) else (h,)))
+        if dimensions != 1:
+            raise ValueError(f"x must have 1, 2 or 3 dimensions, got {dimensions}")
+        states = h if isinstance(h, tuple) else (h,)
+        lifted = tuple(s[None] for s in states if s is not None)
+        new = self._step(x[None], lifted or None)
+        return tuple(s[0] for s in new) if isinstance(new, tuple) else new[0]
 
     def reset(self, which: int | Tensor | None = None) -> None:
         """Begin a new sequence at the next step: J of these batch elements starts from zero.
@@ -347,9 +358,6 @@ class _SnApCell(nn.Module):
         dense[mask] = values.detach()
         return dense
 
-    def _wrap(self, state: tuple[Tensor, ...]) -> Any:
-        return state if len(state) > 1 else state[0]
-
     def _sequence(self, xs: Tensor, h: Any) -> tuple[Tensor, Any]:
         state = None
         if h is not None:
@@ -363,35 +371,35 @@ class _SnApCell(nn.Module):
             state = tuple(s[0] for s in state)
         outputs = []
         for x in xs:
-            state = self._step(x, state)
+            new = self._step(x, state)
+            state = new if isinstance(new, tuple) else (new,)
             outputs.append(state[0])
         if state is None:
             raise ValueError("a sequence must have at least one step, got none")
-        return torch.stack(outputs), self._wrap(tuple(s[None] for s in state))
+        last = tuple(s[None] for s in state)
+        return torch.stack(outputs), last if len(last) > 1 else last[0]
 
-    def _step(self, x: Tensor, h: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-        link, held = self._link, self._parameters
-        window = link.window
-        parameters = tuple([p for p in [held[name] for name in NAMES] if p is not None])
-        link.refresh(parameters)
-        trained = [p.requires_grad for p in parameters]
+    def _step(self, x: Tensor, h: tuple[Tensor, ...] | None) -> Any:
+        """Make a step of a batch; return the new state, a Tensor or, of several, a tuple."""
+        link = self._link
+        held: Any = self._parameters
+        parameters = [held[name] for name in link.names]
+        seen = [(id(p), p.data_ptr(), p.requires_grad) for p in parameters]
+        if seen != link.seen:
+            link.take(parameters, seen)
         wants = 0
         if torch.is_grad_enabled():
-            wants = 2 * (True in trained) + x.requires_grad
-        if x.dim() != 2:
-            raise ValueError(f"x must have 1, 2 or 3 dimensions, got {x.dim()}")
-        cell, batch = window.cell, x.shape[0]
-        x_values = in_place("x", x, link.dtype, (batch, cell.inputs))
+            wants = 2 * link.trained + x.requires_grad
+        window, dtype, batch = link.window, link.dtype, x.shape[0]
+        x_values = in_place("x", x, dtype, (batch, window.inputs))
         if h is None:
             if wants > 1:
                 window.restart()
-            h = (torch.zeros(batch, cell.units, dtype=link.dtype),) * cell.kind.components
+            h = (torch.zeros(batch, window.units, dtype=dtype),) * window.components
         else:
-            if len(h) != cell.kind.components:
-                raise ValueError(
-                    f"the state must be {cell.kind.components} tensor(s), got {len(h)}"
-                )
-            h = tuple([in_place("the state", part, link.dtype, (batch, cell.units)) for part in h])
+            if len(h) != window.components:
+                raise ValueError(f"the state must be {window.components} tensor(s), got {len(h)}")
+            h = tuple([in_place("the state", part, dtype, (batch, window.units)) for part in h])
             if wants > 1 and window.began and window.batch != batch:
                 raise ValueError(
                     f"the batch must stay {window.batch} until reset(), got {batch}: "
@@ -401,13 +409,10 @@ class _SnApCell(nn.Module):
             link.parts, batch, x_values.data_ptr(), h[0].data_ptr(), h[-1].data_ptr(), wants
         )
         if ticket is None:
-            return tuple([torch.from_numpy(component) for component in new_state])
-        made = link, ticket, new_state
-        if wants > 1:
-            token = link.token_for(trained)  # before any step: autograd runs it after them
-            if not ticket.first:
-                return Step.apply(token, x, made)
-        return FirstStep.apply(x, made, *parameters)
+            return tensors(new_state)
+        if wants > 1 and not ticket.first:
+            return Step.apply(link.token, x, (link, ticket, new_state))
+        return first_step(x, (link, ticket, new_state), *parameters)
 
 
 class SnApGRU(_SnApCell):

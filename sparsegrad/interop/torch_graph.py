@@ -1,13 +1,14 @@
 """How a step of a `Window` enters torch's graph: two autograd functions and the parameters' memory.
 
+A backward pass that is to have one itself runs as torch's `once_differentiable` has it, which takes
+4 µs; so each looks whether it is asked for.
+
 The graph of a step that no other waits behind, as of every step in an online loop, ends at its
 input and at the parameters. That of a later one ends at its input and at a root that such steps
 share. Autograd runs the root after the last step of a backward pass, for it was made first, so that
 J can be led through the steps in their own order.
 """
 
-from collections.abc import Callable
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,10 @@ from torch.autograd.function import once_differentiable
 
 from sparsegrad.interop.cell_window import CellWindow
 from sparsegrad.interop.window import Ticket, Window
+from sparsegrad.interop.words import present
 
+STRIDED = torch.strided
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
-
-
-def once(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a backward pass that has none itself, as torch's `once_differentiable` does.
-
-    That takes 4 µs, spent here only where the graph of the backward pass is asked for.
-    """
-    careful = once_differentiable(backward)
-
-    def run(ctx: Any, *grads: Any) -> Any:
-        return careful(ctx, *grads) if torch.is_grad_enabled() else backward(ctx, *grads)
-
-    return run
 
 
 class Root(torch.autograd.Function):
@@ -50,9 +40,10 @@ class Root(torch.autograd.Function):
         return parameters[0].new_zeros(1)
 
     @staticmethod
-    @once
     def backward(ctx: Any, signals: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of each parameter, from all the signals of this pass."""
+        if torch.is_grad_enabled():
+            return once_differentiable(Root.backward)(ctx, signals)
         flat = torch.from_numpy(ctx.window.gradient(round(signals.item())))
         parts = flat.split_with_sizes(ctx.sizes)
         if ctx.flat:
@@ -68,19 +59,19 @@ class Step(torch.autograd.Function):
         ctx: Any, token: Tensor, x: Tensor, made: tuple["Link", Ticket, np.ndarray]
     ) -> tuple[Tensor, ...]:
         """Return the new state of a step that was made, component by component."""
-        link, ctx.ticket, new_state = made
-        ctx.link = link
+        ctx.made = made
         # torch refuses a second backward pass, and weights that were changed in place meanwhile
-        ctx.save_for_backward(*link.parameters)
+        ctx.save_for_backward(*made[0].parameters)
         ctx.set_materialize_grads(False)
-        return tuple([torch.from_numpy(component) for component in new_state])
+        return tensors(made[2])
 
     @staticmethod
-    @once
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         """Hand the learning signal in, and return the gradient of the input."""
+        if torch.is_grad_enabled():
+            return once_differentiable(Step.backward)(ctx, *grads)
         _ = ctx.saved_tensors
-        link, ticket = ctx.link, ctx.ticket
+        link, ticket, _ = ctx.made
         state_grad = joined(grads)
         for_token, for_x, _ = ctx.needs_input_grad
         x_grad = None
@@ -100,34 +91,48 @@ class FirstStep(torch.autograd.Function):
         ctx: Any, x: Tensor, made: tuple["Link", Ticket, np.ndarray], *parameters: Tensor
     ) -> tuple[Tensor, ...]:
         """Do as `Step`."""
-        ctx.link, ctx.ticket, new_state = made
+        ctx.made = made
         ctx.save_for_backward(*parameters)
         ctx.set_materialize_grads(False)
-        return tuple([torch.from_numpy(component) for component in new_state])
+        return tensors(made[2])
 
     @staticmethod
-    @once
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         """Return the gradient of the input and of each parameter."""
-        parameters = ctx.saved_tensors
-        link, ticket, needs = ctx.link, ctx.ticket, ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            return once_differentiable(FirstStep.backward)(ctx, *grads)
+        _ = ctx.saved_tensors
+        link, ticket, _ = ctx.made
+        window = link.window
         state_grad = joined(grads)
+        needs = ctx.needs_input_grad
         x_grad = None
         if needs[0]:
-            x_grad = torch.from_numpy(link.window.input_gradient(ticket, state_grad))
+            x_grad = torch.from_numpy(window.input_gradient(ticket, state_grad))
         if True not in needs[2:]:
-            return x_grad, None, *[None] * len(parameters)
-        flat = torch.from_numpy(link.window.gradient_of(ticket, state_grad))
-        return x_grad, None, *flat.split_with_sizes(link.window.part_sizes)
+            return x_grad, None, *[None] * len(needs[2:])
+        flat = torch.from_numpy(window.gradient_of(ticket, state_grad))
+        return x_grad, None, *flat.split_with_sizes(window.part_sizes)
+
+
+first_step: Any = super(torch.autograd.Function, FirstStep).apply
+"""`FirstStep.apply`, without a look for functorch's transforms: 5 µs of a step's 85."""
+
+
+def tensors(new_state: np.ndarray) -> Any:
+    """Return the components of a state, or the only one, as tensors on the same memory."""
+    if new_state.shape[0] == 1:
+        return torch.from_numpy(new_state[0])
+    return tuple([torch.from_numpy(component) for component in new_state])
 
 
 def joined(grads: tuple[Any, ...]) -> np.ndarray:
     """Return δ, (batch, states), from the gradients of the state's components."""
-    if len(grads) > 1:
-        some = next(grad for grad in grads if grad is not None)
-        known = [torch.zeros_like(some) if grad is None else grad for grad in grads]
-        return torch.cat(known, 1).numpy()
-    return np.ascontiguousarray(grads[0].numpy())  # of a sum's it is one number for all
+    if len(grads) == 1:
+        return np.ascontiguousarray(grads[0].numpy())  # of a sum's it is one number for all
+    some = next(grad for grad in grads if grad is not None)
+    known = [torch.zeros_like(some) if grad is None else grad for grad in grads]
+    return torch.cat(known, 1).numpy()
 
 
 class Link:
@@ -135,9 +140,16 @@ class Link:
 
     Attributes
     ----------
-    parameters : tuple of Tensor
+    parameters : list of Tensor
+        Of the `names`, as they were last `seen`.
+    seen : list of (id, address, requires_grad)
+        Optimisers change parameters in place; others replace them, move them or freeze them.
     parts : int64 array, (parameters, 2)
         Where they lie, for `CellWindow.forward`.
+    trained : bool
+        Whether any requires a gradient.
+    token : Tensor, (1,)
+        Of their root.
     one : Tensor, (1,)
         What a step returns for the token.
     """
@@ -146,35 +158,27 @@ class Link:
         self.window = window
         self.dtype: torch.dtype = getattr(torch, window.dtype.name)
         self.one = torch.ones(1, dtype=self.dtype)
-        self.parameters: tuple[Tensor, ...] = ()
-        self._addresses: list[int] = []
-        self._token: Tensor | None = None
-        self._trained: list[bool] = []
+        self.names = present(window.cell)
+        self.parameters: list[Tensor] = []
+        self.seen: list[tuple[int, int, bool]] = []
 
-    def refresh(self, parameters: tuple[Tensor, ...]) -> None:
-        """Take the parameters' memory, which optimisers change in place and others replace.
+    def take(self, parameters: list[Tensor], seen: list[tuple[int, int, bool]]) -> None:
+        """Take over other parameters, or others of their memory, or others of them to train.
 
         Raises
         ------
         TypeError, ValueError
             If a parameter is of another kind than the cell was made for.
         """
-        addresses = [p.data_ptr() for p in parameters]
-        if addresses == self._addresses and all(map(is_, parameters, self.parameters)):
-            return
         sizes = self.window.part_sizes
         for parameter, size in zip(parameters, sizes, strict=True):
             if parameter is not in_place("the parameters", parameter, self.dtype, (size,)):
                 raise ValueError("the parameters must be contiguous, got a strided one")
-        self.parts = np.array([addresses, sizes], np.int64).T.copy()
-        self.parameters, self._addresses, self._token = parameters, addresses, None
-
-    def token_for(self, trained: list[bool]) -> Tensor:
-        """Return the root's token, made anew where other parameters are trained."""
-        if self._token is None or trained != self._trained:
-            self._token = Root.apply(self.window, *self.parameters)
-            self._trained = trained
-        return self._token
+        self.parts = np.array([[p.data_ptr() for p in parameters], sizes], np.int64).T.copy()
+        self.parameters, self.seen = parameters, seen
+        self.trained = any(p.requires_grad for p in parameters)
+        with torch.enable_grad():  # before any step: autograd runs it after them
+            self.token = Root.apply(self.window, *parameters)
 
 
 def require_cpu(name: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
@@ -187,7 +191,7 @@ def require_cpu(name: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-    if tensor.layout is not torch.strided:
+    if tensor.layout is not STRIDED:
         raise TypeError(f"{name} must be dense, got {tensor.layout}: convert it with .to_dense()")
     if not tensor.is_cpu:
         raise ValueError(f"{name} must be on the CPU, got {tensor.device}: move it with .cpu()")
@@ -206,7 +210,7 @@ def in_place(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ..
     """
     if (
         isinstance(tensor, Tensor)
-        and tensor.layout is torch.strided
+        and tensor.layout is STRIDED
         and tensor.is_cpu
         and tensor.dtype is dtype
         and tensor.shape == shape

@@ -160,7 +160,15 @@ class Window:
             If J is past this step.
         """
         self._require_order(ticket)
-        return self._lead({ticket.number: state_grad}, ticket.number)
+        grad = np.zeros(self.order.size, self.dtype)
+        if ticket.number == self.passed:  # asked once more, with the graph retained
+            add_in_order(self.order, self.influence.contract(state_grad), grad)
+        else:
+            step = self._waiting.popleft()
+            self._advance(step, state_grad, grad)
+            self.passed = step.number
+            self._free.append(step)
+        return grad
 
     def catch_up(self) -> None:
         """Lead J through the steps whose graph is gone."""
@@ -250,8 +258,9 @@ class Window:
         """Update J by a step, and add the step's gradient where it has a signal."""
         if step.resets is not None:
             self.influence.panels[step.resets] = 0
-        scored = state_grad is not None
-        delta = self._no_signal if state_grad is None else state_grad
+        scored, delta = True, state_grad
+        if delta is None:
+            scored, delta = False, self._no_signal
         influence, order, step_grad = self.influence, self.order, self._step_grad
         if influence.threads == 1:
             host_influence_step(
