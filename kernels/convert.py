@@ -75,11 +75,10 @@ def spread_entries(
 
 @njit(cache=True, nogil=True)
 def all_finite(
-    data: NDArray[np.floating],  # any shape, C-contiguous  in
+    data: NDArray[np.floating],  # (n,)  in
 ) -> bool:
     """Return whether no element is NaN or infinite."""
-    flat = data.reshape(-1)
     bad = 0
-    for i in range(flat.size):  # no early exit: a loop that always ends the same is vectorised
-        bad += not np.isfinite(flat[i])
+    for i in range(data.size):  # no early exit: a loop that always ends the same is vectorised
+        bad += not np.isfinite(data[i])
     return bad == 0

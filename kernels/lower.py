@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def merge_reaches(
     order: NDArray[np.int64],  # (supernodes,)            in, likely mates next to each other
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
@@ -34,7 +34,7 @@ def merge_reaches(
     block_indptr[0] = 0
     for s in order:
         first, last = reach_indptr[s], reach_indptr[s + 1]
-        begin = block_indptr[max(blocks - 1, 0)]
+        begin = block_indptr[blocks - 1 if blocks > 0 else 0]
         size = block_indptr[blocks] - begin
         n = 0
         if blocks > 0 and width + widths[s] <= most:
@@ -42,11 +42,11 @@ def merge_reaches(
             while i < begin + size or j < last:
                 left = block_indices[i] if i < begin + size else np.int32(0x7FFFFFFF)
                 right = reach_indices[j] if j < last else np.int32(0x7FFFFFFF)
-                union[n] = min(left, right)
+                union[n] = left if left < right else right
                 n += 1
                 i += left <= right
                 j += right <= left
-        if 0 < n <= tallest and 16 * n <= 17 * min(size, last - first):
+        if 0 < n <= tallest and 16 * n <= 17 * size and 16 * n <= 17 * (last - first):
             width += widths[s]
         else:
             n = last - first
@@ -63,7 +63,7 @@ def merge_reaches(
 
 
 # sources of row i of a block with reach R:  {m : D[i, m] ≠ 0 and m ∈ R}
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def list_sources(
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)       in
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)       in
@@ -96,7 +96,7 @@ def list_sources(
             local[block_indices[r]] = -1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def locate_rows(
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
     reach_indices: NDArray[np.int32],  # (reached,)         in, sorted within a supernode
@@ -119,7 +119,7 @@ def locate_rows(
 # I[i, w] is added to the panel in runs: entries of one row, one weight after the other, whose
 # values lie a fixed step apart in I's data. A GRU unit needs one run, an LSTM unit two. Runs of no
 # values, -1, are set to zero: rows of a block that one of its supernodes does not reach.
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def find_runs(
     panels: NDArray[np.int64],  # (panels + 1, 9)           in, but for column 8: out
     members: NDArray[np.int64],  # (members + 1, 5)         in

@@ -24,7 +24,7 @@ DETOUR = 30
 """Vector loads that a second list costs: the branch at its end is guessed wrong."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def order_rows(
     group_indptr: NDArray[np.int64],  # (groups + 1,)   in
     members: NDArray[np.int64],  # (blocks,)            in, the blocks of each group
@@ -56,7 +56,7 @@ def order_rows(
 
 
 # cost of a pair of rows in vector loads: shared · (V + 3) + own · (2 V + 3), V vectors a row
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def pair_rows(
     group_indptr: NDArray[np.int64],  # (groups + 1,)      in, of `rows`
     vectors: NDArray[np.int64],  # (groups,)               in, of a row
@@ -119,21 +119,7 @@ def pair_rows(
             pair += 1
 
 
-@njit(cache=True, nogil=True)
-def place_rows(
-    pair_indptr: NDArray[np.int64],  # (groups + 1,)   in
-    pairs: NDArray[np.int64],  # (pairs, 2)            in
-    places: NDArray[np.int32],  # (rows,)              out, row in the panel of a row of a block
-) -> None:
-    """Give the rows of each group their places, pair after pair."""
-    for g in range(len(pair_indptr) - 1):
-        for pair in range(pair_indptr[g], pair_indptr[g + 1]):
-            place = 2 * (pair - pair_indptr[g])
-            places[pairs[pair, 1]] = place + 1
-            places[pairs[pair, 0]] = place
-
-
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def fill_entries(
     pair_indptr: NDArray[np.int64],  # (groups + 1,)      in
     pairs: NDArray[np.int64],  # (pairs, 2)               in
@@ -173,25 +159,27 @@ def fill_entries(
                     entries[place, 1] = _packed(sources[e, 1], places[first_b + m])
                     place += 1
             # A row's own first position beside the row of zeros: nothing foreign can spoil it.
+            spare = _packed(_first_position(source_indptr, sources, b), zeros)
             for e in range(place, end):
-                entries[e, 1] = _packed(_first_position(source_indptr, sources, b), zeros)
+                entries[e, 1] = spare
             place = end - own
             for e in range(source_indptr[a], source_indptr[a + 1]):
                 m = sources[e, 0]
                 if shared == 0 or marks[m] == 2 * pair:
                     entries[place, 0] = _packed(sources[e, 1], places[first_a + m])
                     place += 1
+            spare = _packed(_first_position(source_indptr, sources, a), zeros)
             for e in range(place, end):
-                entries[e, 0] = _packed(_first_position(source_indptr, sources, a), zeros)
+                entries[e, 0] = spare
             at = end
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _packed(position: int, place: int) -> np.int64:
     return np.int64(position) << 32 | np.int64(place)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _first_position(source_indptr: NDArray[np.int64], sources: NDArray[np.int32], row: int) -> int:
     first = source_indptr[row]
     return sources[first, 1] if first < source_indptr[row + 1] else 0

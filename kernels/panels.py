@@ -55,7 +55,7 @@ ONE_PASS = 10 if WIDE else 3
 #
 # new[a] ← Σ_m D[a, m] old[m], new[b] likewise, for pairs of rows a, b (kernels/pairs.py has the
 # entries). V vectors need V + 3 loads where the rows share a source, 2 V + 3 for two of their own.
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _columns(
     nothing, do, rows, first, last, entry, at, ahead, stride, pitch, column, segments, entries,
     dynamics, old, J,
@@ -168,7 +168,7 @@ def _add_immediate(first, last, runs, immediate, J):
 
 # sums[w] ← Σ_r δ[r] J[r, w] for the weights of one supernode, as many as `nothing` is wide. Even
 # and odd rows have sums of their own: each multiply-add waits for the one before it in its sum.
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _weighted_rows(nothing, first, count, at, stride, reached, state_grad, J, sums, column):
     at += column
     a = nothing
@@ -222,28 +222,6 @@ def _contract(first, last, b, at, stride, members, reached, columns, state_grad,
                 put(grad, w, value(sums, c) + (value(grad, w) if b > 0 else 0))
 
 
-# One panel of one sequence, steps 1 to 4.
-@njit(cache=True, nogil=True, inline="always")
-def _panel(
-    p, mode, b, ahead, panels, segments, entries, members, reached, columns, runs, dynamics,
-    immediate, state_grad, J, grad, scratch,
-):  # fmt: skip
-    here = 9 * p
-    at, rows = index(panels, here), index(panels, here + 1)
-    width, stride = SLACK * index(panels, here + 2), index(panels, here + 3)
-    if mode & UPDATE:
-        _multiply(
-            rows, width, index(panels, here + 4), index(panels, here + 5),
-            index(panels, here + 6), at, ahead, stride, segments, entries, dynamics, J, scratch,
-        )  # fmt: skip
-        _add_immediate(index(panels, here + 8), index(panels, here + 17), runs, immediate, J)
-    if mode & CONTRACT:
-        _contract(
-            index(panels, here + 7), index(panels, here + 16), b, at, stride, members, reached,
-            columns, state_grad, J, grad, scratch,
-        )  # fmt: skip
-
-
 @njit(cache=True, nogil=True)
 def panels_range(
     begin: int,  # first panel                                               in
@@ -273,21 +251,33 @@ def panels_range(
     a_columns, a_runs = pointer(columns, 0), pointer(runs, 0)
     a_grad, a_scratch = pointer(grad, 0), pointer(scratch, 0)
     batch, size = influence.shape
+    D_size, I_size = dynamics_data.shape[1], immediate_data.shape[1]
     for p in range(begin, end):
         for b in range(batch):
             # From this panel to the next one to be touched.
             ahead = size
             if b == batch - 1:
                 ahead = panels[p + 1, 0] - panels[p, 0] - b * size
-            _panel(
-                p, mode, b, ahead, a_panels, a_segments, a_entries, a_members, a_reached,
-                a_columns, a_runs,
-                pointer(dynamics_data, b * dynamics_data.shape[1]),
-                pointer(immediate_data, b * immediate_data.shape[1]),
-                pointer(state_grad, b * state_grad.shape[1]),
-                pointer(influence, b * size),
-                a_grad, a_scratch,
-            )  # fmt: skip
+            J, here = pointer(influence, b * size), 9 * p
+            at, rows = index(a_panels, here), index(a_panels, here + 1)
+            width, stride = SLACK * index(a_panels, here + 2), index(a_panels, here + 3)
+            if mode & UPDATE:
+                first, last = index(a_panels, here + 4), index(a_panels, here + 5)
+                entry, dynamics = index(a_panels, here + 6), pointer(dynamics_data, b * D_size)
+                _multiply(
+                    rows, width, first, last, entry, at, ahead, stride, a_segments, a_entries,
+                    dynamics, J, a_scratch,
+                )  # fmt: skip
+                first, last = index(a_panels, here + 8), index(a_panels, here + 17)
+                immediate = pointer(immediate_data, b * I_size)
+                _add_immediate(first, last, a_runs, immediate, J)
+            if mode & CONTRACT:
+                first, last = index(a_panels, here + 7), index(a_panels, here + 16)
+                delta = pointer(state_grad, b * state_grad.shape[1])
+                _contract(
+                    first, last, b, at, stride, a_members, a_reached, a_columns, delta, J, a_grad,
+                    a_scratch,
+                )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, parallel=True)

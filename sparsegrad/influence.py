@@ -298,7 +298,7 @@ class Influence:
         if not (data.flags.c_contiguous and data.flags.writeable):
             # A copy, not a read-only array: Numba would compile every kernel again for those.
             data = data.copy(order="C")
-        if not all_finite(data):
+        if not all_finite(data.reshape(-1)):
             raise ValueError(f"{name} must be finite, got NaN or infinity; J is as it was")
         return data
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.kernels.lower import find_runs, list_sources, locate_rows, merge_reaches
-from sparsegrad.kernels.pairs import fill_entries, order_rows, pair_rows, place_rows
+from sparsegrad.kernels.pairs import fill_entries, order_rows, pair_rows
 from sparsegrad.kernels.panels import MOST_VECTORS
 from sparsegrad.kernels.simd import SLACK
 from sparsegrad.pattern import ReachPattern
@@ -242,7 +242,9 @@ def _pair(
         np.zeros(n_rows, bool), marks,
     )  # fmt: skip
     places = np.empty(n_rows, np.int32)
-    place_rows(pair_indptr, pairs, places)
+    place = 2 * (np.arange(len(pairs)) - np.repeat(pair_indptr[:-1], np.diff(pair_indptr)))
+    places[pairs[:, 1]] = place + 1
+    places[pairs[:, 0]] = place  # an odd row makes a pair with itself
     entries = np.empty((lengths.sum(), 2), np.int64)
     marks[:] = -1
     fill_entries(
