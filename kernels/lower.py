@@ -11,11 +11,12 @@ Narrow blocks go together, row after row: a *group* has one program.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from .inner import from_python
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+
+@from_python
 def merge_reaches(
     order: NDArray[np.int64],  # (supernodes,)            in, likely mates next to each other
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
@@ -63,7 +64,7 @@ def merge_reaches(
 
 
 # sources of row i of a block with reach R:  {m : D[i, m] ≠ 0 and m ∈ R}
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def list_sources(
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)       in
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)       in
@@ -96,7 +97,7 @@ def list_sources(
             local[block_indices[r]] = -1
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def locate_rows(
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,)   in
     reach_indices: NDArray[np.int32],  # (reached,)         in, sorted within a supernode
@@ -119,7 +120,7 @@ def locate_rows(
 # I[i, w] is added to the panel in runs: entries of one row, one weight after the other, whose
 # values lie a fixed step apart in I's data. A GRU unit needs one run, an LSTM unit two. Runs of no
 # values, -1, are set to zero: rows of a block that one of its supernodes does not reach.
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def find_runs(
     panels: NDArray[np.int64],  # (panels + 1, 9)           in, but for column 8: out
     members: NDArray[np.int64],  # (members + 1, 5)         in

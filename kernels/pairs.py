@@ -15,8 +15,9 @@ branch that is guessed wrong costs as much as several sources.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from .inner import from_kernels, from_python
 
 WINDOW = 64
 """Rows that are looked at for one that shares the most sources."""
@@ -24,7 +25,7 @@ DETOUR = 30
 """Vector loads that a second list costs: the branch at its end is guessed wrong."""
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def order_rows(
     group_indptr: NDArray[np.int64],  # (groups + 1,)   in
     members: NDArray[np.int64],  # (blocks,)            in, the blocks of each group
@@ -56,7 +57,7 @@ def order_rows(
 
 
 # cost of a pair of rows in vector loads: shared · (V + 3) + own · (2 V + 3), V vectors a row
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def pair_rows(
     group_indptr: NDArray[np.int64],  # (groups + 1,)      in, of `rows`
     vectors: NDArray[np.int64],  # (groups,)               in, of a row
@@ -119,7 +120,7 @@ def pair_rows(
             pair += 1
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def fill_entries(
     pair_indptr: NDArray[np.int64],  # (groups + 1,)      in
     pairs: NDArray[np.int64],  # (pairs, 2)               in
@@ -174,12 +175,12 @@ def fill_entries(
             at = end
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@from_kernels
 def _packed(position: int, place: int) -> np.int64:
     return np.int64(position) << 32 | np.int64(place)
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@from_kernels
 def _first_position(source_indptr: NDArray[np.int64], sources: NDArray[np.int32], row: int) -> int:
     first = source_indptr[row]
     return sources[first, 1] if first < source_indptr[row + 1] else 0

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from . import arithmetic  # noqa: F401 - so that vectors can be added
 from .bundles import add_bundles, bundle, fma_bundle, load_bundle, prefetch_bundle, store_bundle
+from .inner import from_kernels
 from .simd import (
     SLACK,
     WIDE,
@@ -55,7 +56,7 @@ ONE_PASS = 10 if WIDE else 3
 #
 # new[a] ← Σ_m D[a, m] old[m], new[b] likewise, for pairs of rows a, b (kernels/pairs.py has the
 # entries). V vectors need V + 3 loads where the rows share a source, 2 V + 3 for two of their own.
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@from_kernels
 def _columns(
     nothing, do, rows, first, last, entry, at, ahead, stride, pitch, column, segments, entries,
     dynamics, old, J,
@@ -168,7 +169,7 @@ def _add_immediate(first, last, runs, immediate, J):
 
 # sums[w] ← Σ_r δ[r] J[r, w] for the weights of one supernode, as many as `nothing` is wide. Even
 # and odd rows have sums of their own: each multiply-add waits for the one before it in its sum.
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@from_kernels
 def _weighted_rows(nothing, first, count, at, stride, reached, state_grad, J, sums, column):
     at += column
     a = nothing

@@ -5,13 +5,14 @@ It is canonical when each row is sorted and free of duplicates. Every kernel but
 which makes it so, wants canonical patterns. Nothing is allocated or raised here.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from .inner import from_kernels, from_python
+
 
 # (i, j) -> (j, i); the rows of the result are sorted and free of duplicates, whatever came in
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def transpose_pattern(
     indptr: NDArray[np.int64],  # (rows + 1,)      in
     indices: NDArray[np.int32],  # (nnz,)          in, any order, duplicates allowed
@@ -46,7 +47,7 @@ def transpose_pattern(
     out_indptr[0] = 0
 
 
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def find_unsorted_row(
     indptr: NDArray[np.int64],  # (rows + 1,)      in
     indices: NDArray[np.int32],  # (nnz,)          in
@@ -63,7 +64,7 @@ def find_unsorted_row(
     return -1
 
 
-@numba.njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@from_kernels
 def _same_row(indptr: NDArray[np.int64], indices: NDArray[np.int32], one: int, other: int) -> bool:
     length = indptr[one + 1] - indptr[one]
     if indptr[other + 1] - indptr[other] != length:
@@ -74,7 +75,7 @@ def _same_row(indptr: NDArray[np.int64], indices: NDArray[np.int32], one: int, o
     return True
 
 
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def group_rows(
     indptr: NDArray[np.int64],  # (rows + 1,)      in
     indices: NDArray[np.int32],  # (nnz,)          in, sorted within each row
@@ -102,7 +103,7 @@ def group_rows(
     return groups
 
 
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def find_stray_weight(
     immediate_indptr: NDArray[np.int64],  # (weights + 1,)   in, I by columns
     immediate_indices: NDArray[np.int32],  # (nnz of I,)      in, sorted within each weight
@@ -126,7 +127,7 @@ def find_stray_weight(
     return -1
 
 
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def expand_reach(
     supernode: NDArray[np.int32],  # (weights,)       in
     reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
@@ -143,7 +144,7 @@ def expand_reach(
 
 
 # edges[s] = |{(i, m) : D[i, m] may be non-zero, i and m in the reach of s}|
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def count_edges(
     dynamics_indptr: NDArray[np.int64],  # (units + 1,)     in
     dynamics_indices: NDArray[np.int32],  # (nnz of D,)      in

@@ -20,13 +20,14 @@ Indices are int32, pointers int64. Source of the reach: Menick, Elsen, Evci, Osi
 Graves, "A Practical Sparse Approximation for Real Time Recurrent Learning", arXiv 2006.07232.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from .inner import from_kernels, from_python
+
 
 # (a literal for `multiplicity` would make Numba compile this twice: callers pass np.int64(0))
-@numba.njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@from_kernels
 def walk(
     n: int,
     column_indptr: NDArray[np.int64],
@@ -66,7 +67,7 @@ def walk(
 
 
 # size[g] = |reach_n(g)|,  key[g] = XOR of unit_hash over reach_n(g)
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def count_reach(
     start: int,  #                              in, first group
     stop: int,  #                               in, one past the last
@@ -109,7 +110,7 @@ def count_reach(
     return saturated
 
 
-@numba.njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@from_kernels
 def _sort(units: NDArray[np.int32]) -> None:
     """Sort in place, by Shell's method: NumPy's sort takes Numba 3 s to compile, this 0.1 s."""
     gap = 1
@@ -126,7 +127,7 @@ def _sort(units: NDArray[np.int32]) -> None:
         gap //= 3
 
 
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def fill_reach(
     start: int,  #                              in, first supernode
     stop: int,  #                               in, one past the last
@@ -162,7 +163,7 @@ def fill_reach(
             _sort(reach_indices[slot : slot + count])
 
 
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@from_python
 def check_reach(
     start: int,  #                              in, first group
     stop: int,  #                               in, one past the last
