@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .borrow import borrow
 from .cells import Maps, apply_rows
+from .convert import all_finite
 from .optimizers import Optimizer, apply_gradient
 from .readouts import CROSS_ENTROPY, Readout, loss_and_error, readout_gradient, readout_outputs
 from .wide import apply_rows_wide
@@ -93,15 +94,6 @@ def copy(
     """Copy; a slice assignment would bring its shape error, and seconds of compilation."""
     for i in range(source.size):
         target[i] = source[i]
-
-
-@njit(cache=True, nogil=True)
-def all_finite(values: NDArray[np.floating]) -> bool:
-    """Whether no value is NaN or infinite."""
-    bad = 0
-    for i in range(values.size):  # no early exit, so that it vectorises
-        bad += not np.isfinite(values[i])
-    return bad == 0
 
 
 @njit(cache=True, nogil=True)

@@ -226,7 +226,8 @@ class SnApModule(nn.Module):
         by_state, by_weight = vmap(rows)(x, h)
         step.dynamics_data[:] = by_state[:, self._dynamics_at[0], self._dynamics_at[1]].numpy()
         step.immediate_data[:] = by_weight[:, self._immediate_at[0], self._immediate_at[1]].numpy()
-        return all_finite(step.dynamics_data) and all_finite(step.immediate_data)
+        data = step.dynamics_data, step.immediate_data
+        return all(all_finite(values.reshape(-1)) for values in data)
 
 
 class _Signal(torch.autograd.Function):
