@@ -3,7 +3,8 @@
     predicted  predicted over measured seconds at every point of the default sweep, and of the
                paper's nine nets at n = 1, 2, 3: the part within 30%, and the furthest point
     growth     exponent of time against multiply-adds at 93.75% sparse, SnAp-2, over sizes that
-               span three decades of multiply-adds
+               span three decades of multiply-adds: from small nets on, whose rows are short, and
+               from nets on whose J has some MB
 
 One thread, float32. Prints JSON lines.
 """
@@ -20,7 +21,12 @@ from sparsegrad.scaling import exponent
 from sparsegrad.structures import percent
 
 PAPER = ((128, 0.75), (256, 0.9375), (512, 0.984375))
-GROWTH = {"gru": (128, 181, 256, 362, 512, 724), "rnn": (256, 362, 512, 724, 1024, 1448)}
+GROWTH = (
+    ("gru", (128, 181, 256, 362, 512, 724)),
+    ("rnn", (256, 362, 512, 724, 1024, 1448)),
+    ("gru", (256, 362, 512, 724, 1024, 1448, 2048)),
+    ("rnn", (512, 724, 1024, 1448, 2048, 2896, 4096)),
+)
 
 
 def predicted(what: str, points: list[Point]) -> dict[str, object]:
@@ -39,7 +45,9 @@ def growth(cell: str, points: list[Point]) -> dict[str, object]:
     """Fit time against multiply-adds."""
     work, seconds = [p.multiply_adds for p in points], [p.seconds for p in points]
     return {
-        "what": "growth", "net": f"{cell} @ {percent(points[0].sparsity)}, n = 2",
+        "what": "growth",
+        "net": f"{cell} @ {percent(points[0].sparsity)}, n = 2",
+        "units": [points[0].units, points[-1].units],
         "decades": math.log10(max(work) / min(work)), "exponent": exponent(work, seconds),
         "exponent_predicted": exponent(work, [p.predicted_seconds for p in points]),
     }  # fmt: skip
@@ -51,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     sizes, pairs, sweep = GROWTH, PAPER, Sweep()
     if options.toy:
-        sizes, pairs = {"rnn": (20, 30)}, ((12, 0.5),)
+        sizes, pairs = (("rnn", (20, 30)),), ((12, 0.5),)
         sweep = Sweep(units=(12, 16), sparsity=(0.5,))
         profiling.POINT_SECONDS = 0.001
     model = CostModel(Roofline("float32"))
@@ -59,7 +67,7 @@ def main() -> None:
     nets = [Sweep(("rnn", "gru", "lstm"), (u,), (s,), (1, 2, 3)) for u, s in pairs]
     points = [point for net in nets for point in profile(net, model)]
     print(json.dumps(predicted("the paper's nets", points)), flush=True)
-    for cell, units in sizes.items():
+    for cell, units in sizes:
         own = list(profile(Sweep((cell,), units, (0.9375,), (2,)), model))
         print(json.dumps(growth(cell, own)), flush=True)
 

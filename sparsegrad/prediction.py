@@ -7,7 +7,8 @@ R rows, V vectors each, whose pairs of rows have s shared and t own entries, tak
     R V, R                   vectors of J to move through the first cache; rows to walk over
     segments                 loops whose length changes
 
-beside a fixed price per panel, per value of D and I, and per call; J's bytes move at the bandwidth
+beside a fixed price per panel, per value of D and I, per entry of I that is added (by vectors where
+they lie one after the other), and per call; J's bytes move at the bandwidth
 of its own size. Loads from a panel that is too large for a cache have a price of their own.
 The prices are rates of this machine: they are fitted, none below zero, to the times of small
 synthetic patterns (probes), which the real kernel runs when the model is made. No measured point
@@ -27,11 +28,14 @@ from sparsegrad.roofline import VECTOR_BYTES, Roofline
 from sparsegrad.timing import time_update
 
 COUNTED = (
-    "call", "bandwidth", "value of D or I", "entry of I", "panel", "segment", "row", "vector of J",
-    *(f"{kind} load, {far}" for far in ("near", "far", "farther") for kind in ("shared", "own")),
+    "call", "bandwidth", "value of D or I", "entry of I in a vector", "entry of I alone", "panel",
+    "segment", "row", "vector of J",
+    *(f"{kind} load, {size}" for size in ("to 16 KiB", "to 32 KiB", "to 96 KiB", "more")
+      for kind in ("shared", "own")),
 )  # fmt: skip
-FAR = (1 << 14, 3 << 15)
-"""Bytes of a panel beyond which its rows are no longer near: caches differ, so two rough steps."""
+FAR = (1 << 14, 1 << 15, 3 << 15)
+"""Bytes of a panel beyond which a load of its rows has another price: caches of 32 and of 48 KiB
+differ, so the steps are rough."""
 PROBE_SECONDS = 0.008
 
 
@@ -42,14 +46,19 @@ class Probe(NamedTuple):
     columns: int
     full: float
     panels: int
+    written: int = 1
+    """Entries of I of each weight."""
 
 
 PROBES = (
     Probe(1, 1, 0.02, 1), Probe(1, 16, 0.02, 64), Probe(1, 16, 0.02, 600),
     Probe(1, 128, 0.02, 64), Probe(1, 128, 0.02, 600), Probe(2, 300, 0.02, 300),
-    Probe(8, 8, 0.1, 300), Probe(8, 128, 0.1, 100),
+    Probe(2, 300, 0.02, 300, 2), Probe(2, 64, 0.02, 200, 2), Probe(8, 8, 0.1, 300),
+    Probe(8, 128, 0.1, 100),
     *(Probe(48, f, full, 1600 // f + 24) for f in (8, 48, 128) for full in (0.04, 0.25, 0.5, 1)),
     *(Probe(160, f, full, 480 // f + 4) for f in (8, 48, 128) for full in (0.01, 0.1, 0.5, 1)),
+    Probe(112, 80, 0.06, 60), Probe(112, 80, 0.25, 60),
+    Probe(160, 128, 0.1, 60), Probe(160, 128, 0.5, 60),
     Probe(512, 64, 0.1, 4), Probe(512, 128, 0.1, 2), Probe(512, 128, 0.6, 2),
     Probe(64, 64, 0.03, 8000), Probe(16, 16, 0.1, 40000),
 )  # fmt: skip
@@ -129,9 +138,10 @@ class CostModel:
         far = np.digitize(rows * vectors * VECTOR_BYTES, FAR, right=True)
         loads = shared * (vectors + 3), own * (2 * vectors + 3)
         entries = pattern.immediate_indices.size
+        in_vectors = program.runs[program.runs[:, 1] == 1, 3].sum()
         held = batch * program.size * self.roofline.dtype.itemsize
         counts = [
-            entries + pattern.dynamics_indices.size, entries, len(panels),
+            entries + pattern.dynamics_indices.size, in_vectors, entries - in_vectors, len(panels),
             (panels[:, 5] - panels[:, 4]).sum(), rows.sum(), rows @ vectors,
             *(some[far == step].sum() for step in range(len(FAR) + 1) for some in loads),
         ]  # fmt: skip
@@ -166,8 +176,8 @@ def synthetic(probe: Probe, seed: int = 0) -> ReachPattern:
     reached = rows_of(probe.panels, probe.rows)
     weights = probe.panels * probe.columns
     return ReachPattern(
-        pointers(units, sources), rows_of(units, sources).ravel(), pointers(weights, 1),
-        np.repeat(reached[:, 0], probe.columns),
+        pointers(units, sources), rows_of(units, sources).ravel(), pointers(weights, probe.written),
+        np.repeat(reached[:, : probe.written], probe.columns, axis=0).ravel(),
         np.repeat(np.arange(probe.panels, dtype=np.int32), probe.columns),
         pointers(probe.panels, probe.rows), reached.ravel(), 2, False, (weights * probe.rows,),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from sparsegrad.influence import Influence
 from sparsegrad.pattern import reach
 from sparsegrad.prediction import PROBES, CostModel, Probe, synthetic
 from sparsegrad.profile import Point, Sweep, exact_counts, profile
+from sparsegrad.program import lower
 from sparsegrad.report import count, csv_report, duration, json_report, plain_report, size
 from sparsegrad.roofline import Roofline
 from sparsegrad.scaling import exponent, fit_growth
@@ -225,11 +226,14 @@ def test_a_point_without_memory_is_marked(quick_model, monkeypatch):
 # ----------------------------------------------------------------------------------- the cost model
 
 
-@pytest.mark.parametrize("probe", [PROBES[0], PROBES[5], PROBES[12], PROBES[-3]])
+@pytest.mark.parametrize("probe", [PROBES[0], PROBES[5], PROBES[6], PROBES[12], PROBES[-3]])
 def test_probes_are_what_they_say(probe):
     pattern = synthetic(probe)
     assert pattern.shape[0] == probe.panels * probe.columns
     assert (np.diff(pattern.reach_indptr) == probe.rows).all()
+    assert (np.diff(pattern.immediate_indptr) == probe.written).all()
+    program = lower(pattern)
+    assert program.runs[program.runs[:, 0] >= 0, 3].sum() == pattern.immediate_indices.size
     assert pattern.weights_per_supernode.tolist() == [probe.columns] * probe.panels
     full = pattern.edges_per_supernode.mean() / probe.rows**2
     assert full == pytest.approx(probe.full, rel=0.1, abs=0.02)
