@@ -1,4 +1,4 @@
-"""Decorators of kernels that few callers reach, which spare the wrappers that nobody calls through.
+"""Decorators of kernels that few callers reach, which spare what nobody calls through.
 
 With every function Numba compiles one wrapper for Python and one for C pointers, 0.01 to 0.05 s
 each. Its type stubs do not name the options that leave them out.
@@ -17,3 +17,10 @@ from_python: Callable[[Kernel], Kernel] = _njit(**_common)
 """`njit` for a kernel that no pointer leads to."""
 from_kernels: Callable[[Kernel], Kernel] = _njit(**_common, no_cpython_wrapper=True)
 """`njit` for a kernel that only other kernels call."""
+into_caller: Callable[[Kernel], Kernel] = _njit(cache=True, nogil=True, inline="always")
+"""`njit` for a part of a larger kernel, compiled within that one alone.
+
+A learner's first step takes 0.69 to 0.78 of the time so, and a call with forty arrays costs
+nothing (1.1 against 0.3 µs). Not for loops that are compiled for several types (those of panels.py:
+11 s, not 4.6), nor for branches on an argument that is None, which Numba does not drop here.
+"""

@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .inner import into_caller
+
 SGD = 0
 ADAM = 1
 
@@ -84,7 +86,7 @@ def adam(
         grad[i] = 0
 
 
-@njit(cache=True, nogil=True)
+@into_caller
 def apply_gradient(
     optimizer: Optimizer,  # in/out
     weights: NDArray[np.floating],  # (weights,)        in/out

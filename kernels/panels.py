@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from . import arithmetic  # noqa: F401 - so that vectors can be added
 from .bundles import add_bundles, bundle, fma_bundle, load_bundle, prefetch_bundle, store_bundle
-from .inner import from_kernels
+from .inner import from_kernels, into_caller
 from .simd import (
     SLACK,
     WIDE,
@@ -109,7 +109,7 @@ def _columns(
 
 # Steps 1 and 2 of a panel, in one pass over its columns where they fit in the registers: one text,
 # compiled for every width.
-@njit(cache=True, nogil=True, inline="always")
+@into_caller
 def _multiply(
     rows, width, first, last, entry, at, ahead, stride, segments, entries, dynamics, J, old
 ):
@@ -148,7 +148,7 @@ def _multiply(
 
 
 # I[i, w] is added where its runs say. Values that lie one after the other are added by vectors.
-@njit(cache=True, nogil=True, inline="always")
+@into_caller
 def _add_immediate(first, last, runs, immediate, J):
     n = lanes(J)
     for run in range(4 * first, 4 * last, 4):
@@ -187,7 +187,7 @@ def _weighted_rows(nothing, first, count, at, stride, reached, state_grad, J, su
 
 
 # Step 4: the gradient of the panel's weights.
-@njit(cache=True, nogil=True, inline="always")
+@into_caller
 def _contract(first, last, b, at, stride, members, reached, columns, state_grad, J, grad, sums):
     n = lanes(J)
     for k in range(5 * first, 5 * last, 5):

@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .arithmetic import add_products, fill, total
+from .inner import into_caller
 from .simd import (
     fma,
     lanes,
@@ -204,7 +205,7 @@ def loss_and_error(
     return total
 
 
-@njit(cache=True, nogil=True)
+@into_caller
 def readout_outputs(
     readout: Readout,  # in
     abreast: int,
@@ -223,7 +224,7 @@ def readout_outputs(
     affine(abreast, readout.weight, readout.bias, features, outputs)
 
 
-@njit(cache=True, nogil=True)
+@into_caller
 def readout_gradient(
     readout: Readout,  # in
     abreast: int,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .borrow import borrow
 from .cells import Dynamics, Partials, dynamics_values, immediate_gathered
+from .inner import into_caller
 from .panels import CONTRACT, UPDATE
 from .steps import (
     BAD_GRADIENT,
@@ -35,7 +36,7 @@ class Numbers(NamedTuple):
     scratch: NDArray[np.floating]  # (threads, scratch size)    scratch
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@into_caller
 def influence_step(
     alone: Callable[..., None],  # `panels_range`
     shared: Callable[..., None] | None,  # `panels_threads`, or None: Numba drops its branch

@@ -5,7 +5,7 @@ scratch alone. So a bad input leaves state, weights, influence and optimiser as 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -14,17 +14,12 @@ from numpy.typing import NDArray
 from .borrow import borrow
 from .cells import Maps, apply_rows
 from .convert import all_finite
+from .inner import into_caller
 from .optimizers import Optimizer, apply_gradient
 from .readouts import CROSS_ENTROPY, Readout, loss_and_error, readout_gradient, readout_outputs
 from .wide import apply_rows_wide
 
 FINE, BAD_INPUT, BAD_TARGET, BAD_STATE, BAD_LOSS, BAD_GRADIENT = range(6)
-
-# For functions that take some forty arrays in every step: to pass them took longer than a step of a
-# net of one unit (1.1 against 0.3 µs). Called from compiled loops alone, they need no wrappers.
-_within_loop: Any = njit(  # type: ignore[call-overload]  # the stubs lack the last two
-    cache=True, nogil=True, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
 
 
 class Chunk(NamedTuple):
@@ -128,7 +123,7 @@ def bad_stream(values: NDArray[np.floating], abreast: int) -> int:
     return first
 
 
-@njit(cache=True, nogil=True)
+@into_caller
 def take_input(
     xs: NDArray[np.floating],  # (B, inputs)                          in
     resets: NDArray[np.bool_],  # (B,)                                in
@@ -218,7 +213,7 @@ def apply_parts(
         )  # fmt: skip
 
 
-@_within_loop
+@into_caller
 def observe(
     update: Callable[..., None],
     maps: Maps,  # in
@@ -233,9 +228,6 @@ def observe(
     k: int | np.int64,  # place of the step in `steps`
 ) -> tuple[int, int]:
     """Run step t forward and score it; return what is wrong, and with which stream."""
-    # here too, or every slice counts a reference
-    maps, parts, readout, chunk = borrow(maps), borrow(parts), borrow(readout), borrow(chunk)
-    streams, steps = borrow(streams), borrow(steps)
     abreast, sources, pre = streams.abreast, steps.sources[k], streams.pre
     copy(streams.state.ravel(), streams.old_state.ravel())
     copy(chunk.resets[t], steps.resets[k])
@@ -274,7 +266,7 @@ def observe(
     return FINE, 0
 
 
-@njit(cache=True, nogil=True)
+@into_caller
 def score_stream(
     loss: int,
     scale: float,
@@ -299,7 +291,7 @@ def score_stream(
     return (FINE if np.isfinite(total) else BAD_LOSS), total
 
 
-@_within_loop
+@into_caller
 def signal(
     readout: Readout,  # in
     readout_grad: Readout,  # in/out
@@ -309,8 +301,6 @@ def signal(
     state_grad: NDArray[np.floating],  # (groups, C * units)  out
 ) -> None:
     """Form the learning signal ∂L_t/∂s_t of every stream, and add the readout's gradient."""
-    readout, readout_grad = borrow(readout), borrow(readout_grad)
-    chunk, streams = borrow(chunk), borrow(streams)
     abreast, units = streams.abreast, streams.state.shape[2]
     for group in range(streams.state.shape[0]):
         h_grad = state_grad[group, :units]
@@ -330,7 +320,7 @@ def signal(
         )
 
 
-@_within_loop
+@into_caller
 def finish(learner: Learner, streams: Streams) -> bool:
     """Take the new state over; after an update period spend the gradient. False: not finite."""
     copy(streams.new_state.ravel(), streams.state.ravel())
