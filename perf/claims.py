@@ -317,7 +317,7 @@ print(first, resident(), learner.steps)
 def claim_5(options: Options) -> list[Verdict]:
     steps = 2 * GROWTH if options.toy else STREAM_STEPS  # a byte a step would show
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(steps), str(steps // 100)],
+        [sys.executable, "-P", "-c", MEMORY, str(steps), str(steps // 100)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     first, last, made = map(int, done.stdout.split())

@@ -64,7 +64,8 @@ def once(script: str, units: int, cache: str) -> dict[str, float]:
     """Run a script in a fresh process; return the seconds of its parts, in order."""
     code = (PRELUDE + script + CLOSE).format(units=units)
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "NUMBA_CACHE_DIR": cache},
+        # -P: of the package that is installed, not of a folder by its name where this is called
+        [sys.executable, "-P", "-c", code], env={**os.environ, "NUMBA_CACHE_DIR": cache},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     parts: dict[str, float] = json.loads(done.stdout)
