@@ -38,8 +38,9 @@ import numba
 import numpy as np
 
 from sparsegrad import GRU, Adam, OnlineLearner
-from sparsegrad.commands import draw_compared
-from sparsegrad.compare import (
+from sparsegrad.cli.train import draw_compared
+from sparsegrad.kernels.cells.elementwise import gru
+from sparsegrad.runs.comparison import (
     best_rates,
     measure_of,
     plan,
@@ -48,10 +49,9 @@ from sparsegrad.compare import (
     table,
     write_results,
 )
-from sparsegrad.kernels.elementwise import gru
-from sparsegrad.settings import Settings
-from sparsegrad.train import Run
-from sparsegrad.whole import write_whole
+from sparsegrad.runs.run import Run
+from sparsegrad.runs.settings import Settings
+from sparsegrad.system.atomic import write_whole
 
 CLOSE, NO_WORSE = 0.9, 1.01
 MODEST = 3e-3

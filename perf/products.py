@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from workloads import Product
 
-from sparsegrad.influence import Influence
-from sparsegrad.kernels.csr import csr_update
-from sparsegrad.pattern import reach
-from sparsegrad.timing import random_values
+from sparsegrad.influence.influence import Influence
+from sparsegrad.kernels.influence.csr import csr_update
+from sparsegrad.profiling.timing import random_values
+from sparsegrad.symbolic.pattern import reach
 
 DENSE_MULTIPLY_ADDS = 1e11
 """The dense product is run up to this size: beyond it takes seconds and shows nothing new."""

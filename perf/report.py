@@ -19,8 +19,8 @@ from typing import Any
 
 from workloads import SETS
 
-from sparsegrad.report import count, duration, ratio
-from sparsegrad.structures import percent
+from sparsegrad.cells.structure import percent
+from sparsegrad.profiling.report import count, duration, ratio
 
 Line = dict[str, Any]
 OURS, TWO = "panels", "panels-2"

@@ -22,7 +22,7 @@ mark("engine")
 from sparsegrad import Influence, reach
 """
 ENGINE = """
-from sparsegrad.structures import structure
+from sparsegrad.cells.structure import structure
 drawn = structure("gru", {units}, 0.75)
 mark("import")
 from sparsegrad import Influence, reach

@@ -25,12 +25,12 @@ import numba
 import numpy as np
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
-from sparsegrad.kernels.snap import influence_step
-from sparsegrad.learner import OnlineLearner
+from sparsegrad.kernels.methods.snap import influence_step
+from sparsegrad.learning.learner import OnlineLearner
+from sparsegrad.learning.optimizers import SGD, Adam
+from sparsegrad.learning.readout import Linear
 from sparsegrad.methods import BPTT, Method, SnAp
-from sparsegrad.optimizers import SGD, Adam
-from sparsegrad.readout import Linear
-from sparsegrad.roofline import Roofline
+from sparsegrad.profiling.roofline import Roofline
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 WINDOW = 64

@@ -26,7 +26,7 @@ from step import take_turns
 
 import sparsegrad
 from sparsegrad.interop.torch import SnApGRU
-from sparsegrad.kernels.embed import host_influence_step, host_step
+from sparsegrad.kernels.interop.embed import host_influence_step, host_step
 
 
 class Nothing(torch.autograd.Function):

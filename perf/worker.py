@@ -17,7 +17,7 @@ from contestant import Contestant, DoesNotFitError
 from scipy import sparse
 from workloads import PRODUCTS, TRAININGS
 
-from sparsegrad.roofline import Roofline
+from sparsegrad.profiling.roofline import Roofline
 
 SAMPLE_SECONDS = 0.002
 WARM_SECONDS = 0.05

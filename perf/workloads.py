@@ -6,7 +6,7 @@ of recurrent weights, each at n = 1, 2, 3. The others stand for what they leave 
 
 from dataclasses import dataclass, replace
 
-from sparsegrad.structures import Structure, structure
+from sparsegrad.cells.structure import Structure, structure
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
-    from sparsegrad.influence import Influence
-    from sparsegrad.learner import OnlineLearner
+    from sparsegrad.influence.influence import Influence
+    from sparsegrad.learning.learner import OnlineLearner
+    from sparsegrad.learning.optimizers import SGD, Adam, AdamW
+    from sparsegrad.learning.readout import MLP, Linear
     from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
-    from sparsegrad.optimizers import SGD, Adam, AdamW
-    from sparsegrad.pattern import ReachPattern, reach
-    from sparsegrad.readout import MLP, Linear
+    from sparsegrad.symbolic.pattern import ReachPattern, reach
 
 _HOMES = {
     "cells": ("GRU", "LSTM", "RNN", "Cell", "CellKind", "Map", "check_cell"),
-    "influence": ("Influence",),
-    "learner": ("OnlineLearner",),
+    "influence.influence": ("Influence",),
+    "learning.learner": ("OnlineLearner",),
     "methods": ("BPTT", "RFLO", "RTRL", "UORO", "SnAp"),
-    "optimizers": ("SGD", "Adam", "AdamW"),
-    "pattern": ("ReachPattern", "reach"),
-    "readout": ("MLP", "Linear"),
+    "learning.optimizers": ("SGD", "Adam", "AdamW"),
+    "symbolic.pattern": ("ReachPattern", "reach"),
+    "learning.readout": ("MLP", "Linear"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

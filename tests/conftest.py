@@ -18,7 +18,7 @@ def _kernel_files():
     spec = importlib.util.find_spec("sparsegrad")  # finds, does not import
     if spec is not None and spec.origin is not None:
         folders.add(Path(spec.origin).resolve().parent / "kernels")
-    return sorted(path for folder in folders for path in folder.glob("*.py"))
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
 def _cache_folder():

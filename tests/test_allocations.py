@@ -13,11 +13,11 @@ import pytest
 from numba.core import config
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
-from sparsegrad.kernels import steps
-from sparsegrad.learner import OnlineLearner
+from sparsegrad.kernels.learning import steps
+from sparsegrad.learning.learner import OnlineLearner
+from sparsegrad.learning.optimizers import Adam
+from sparsegrad.learning.readout import Linear
 from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp, bptt, rflo, snap, uoro
-from sparsegrad.optimizers import Adam
-from sparsegrad.readout import Linear
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="there is no compiled code to look at")
 BATCH, INPUTS, UNITS = 2, 3, 6

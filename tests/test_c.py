@@ -13,7 +13,7 @@ import pytest
 
 import sparsegrad
 from sparsegrad.interop.c import CProgram, Struct, _compiled, functions, header
-from sparsegrad.kernels.c_api import c_contract, c_update, c_update_and_contract
+from sparsegrad.kernels.interop.c_api import c_contract, c_update, c_update_and_contract
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FUNCTIONS = (c_update, c_contract, c_update_and_contract)

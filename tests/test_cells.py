@@ -6,8 +6,8 @@ import pytest
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
-from sparsegrad.kernels import cells as kernels
-from sparsegrad.kernels.elementwise import rnn_tanh
+from sparsegrad.kernels.cells import maps as kernels
+from sparsegrad.kernels.cells.elementwise import rnn_tanh
 
 CELLS = [RNN, GRU, LSTM]
 

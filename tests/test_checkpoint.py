@@ -29,9 +29,9 @@ from sparsegrad import (
 )
 from sparsegrad import OnlineLearner as Learner
 from sparsegrad.cells import CellKind, Map
-from sparsegrad.folder import CHECKPOINT, Folder
-from sparsegrad.kernels.elementwise import rnn_tanh
-from sparsegrad.optimizers import cosine
+from sparsegrad.kernels.cells.elementwise import rnn_tanh
+from sparsegrad.learning.optimizers import cosine
+from sparsegrad.runs.folder import CHECKPOINT, Folder
 
 CELLS = {
     "rnn": lambda **o: RNN(3, 6, sparsity=0.5, seed=1, nonlinearity="relu", **o),
@@ -229,7 +229,7 @@ KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from sparsegrad import tensorfile
+from sparsegrad.system import tensorfile
 os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
 tensorfile.write_tensors(Path(sys.argv[1]), {"a": np.ones(100)}, {})
 """

@@ -10,10 +10,12 @@ import sys
 
 import pytest
 
-from sparsegrad import cli, prediction, timing
-from sparsegrad import profile as profiling
-from sparsegrad.pattern import reach
-from sparsegrad.structures import structure
+from sparsegrad.cells.structure import structure
+from sparsegrad.cli import main as cli
+from sparsegrad.profiling import cost_model as prediction
+from sparsegrad.profiling import profile as profiling
+from sparsegrad.profiling import timing
+from sparsegrad.symbolic.pattern import reach
 
 KEYS = (
     "cell units sparsity n weights entries density multiply_adds bytes seconds gflops "
@@ -221,7 +223,7 @@ def test_unwritable_out_does_not_lose_the_result(capsys, tmp_path):
 
 def test_without_matplotlib_the_data_is_written(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "sparsegrad.picture", raising=False)
+    monkeypatch.delitem(sys.modules, "sparsegrad.figures.profile", raising=False)
     status, _, err = run(capsys, *COUNTED, "--out", tmp_path)
     assert status == 0
     assert err.splitlines()[0] == (
@@ -313,7 +315,7 @@ def test_a_terminal_gets_a_table_that_fits(columns):
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys, sparsegrad.cli as c\n"
+        "import sys, sparsegrad.cli.main as c\n"
         "try: c.main(['profile', '--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'matplotlib', 'rich'} & set(sys.modules)\n"

@@ -14,15 +14,15 @@ import numba
 import numpy as np
 import pytest
 
-from sparsegrad import cli
-from sparsegrad.chunk import check_chunk
-from sparsegrad.compare import _reason, best_rates, results
-from sparsegrad.compare import plan as plan_runs
-from sparsegrad.folder import Folder
+from sparsegrad.cli import main as cli
+from sparsegrad.learning.chunk import check_chunk
 from sparsegrad.methods import RTRL, SnAp
-from sparsegrad.passive import Follower, compare_gradients
-from sparsegrad.settings import Settings
-from sparsegrad.train import Run
+from sparsegrad.runs.alignment import Follower, compare_gradients
+from sparsegrad.runs.comparison import _reason, best_rates, results
+from sparsegrad.runs.comparison import plan as plan_runs
+from sparsegrad.runs.folder import Folder
+from sparsegrad.runs.run import Run
+from sparsegrad.runs.settings import Settings
 
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")
 NET = ["--units", "8", "--sparsity", "50%", "--batch", "2"]
@@ -365,7 +365,7 @@ def test_claims_run_at_toy_size(tmp_path):
 
 def test_names_of_lines_do_not_touch():
     pytest.importorskip("matplotlib")
-    from sparsegrad.curves import _apart
+    from sparsegrad.figures.curves import _apart
 
     places = [0.5, 0.1, 0.52, 0.5, 0.9]
     moved = _apart(places, 0.05)

@@ -8,8 +8,9 @@ import scipy.sparse as sp
 from hypothesis import strategies as st
 from nets import nets, random_sparse, ring
 
-from sparsegrad import cost, memory
-from sparsegrad.pattern import reach
+from sparsegrad.symbolic import cost
+from sparsegrad.symbolic.pattern import reach
+from sparsegrad.system import memory
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
@@ -43,7 +44,7 @@ def test_saturated_cost_of_a_net_whose_saturated_pattern_nobody_could_store(monk
     )
     net = sources + ring_of_all
     pattern = reach(net, sp.eye_array(units), n=1)
-    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: 0)
+    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 0)
     assert cost.saturated_cost(pattern)[:2] == (units**2, units * net.nnz)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nets import nets, parallel_paths, ring
 
 from sparsegrad.kernels import csr_contract, csr_update, csr_update_and_contract
-from sparsegrad.pattern import reach
+from sparsegrad.symbolic.pattern import reach
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 STEPS = 5

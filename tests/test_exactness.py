@@ -10,12 +10,12 @@ from numba.core import config
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
-from sparsegrad.learner import OnlineLearner
+from sparsegrad.learning.learner import OnlineLearner
+from sparsegrad.learning.optimizers import SGD
+from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
 from sparsegrad.methods.snap import InfluenceEngine
-from sparsegrad.optimizers import SGD
-from sparsegrad.pattern import reach
-from sparsegrad.readout import MLP, Linear
+from sparsegrad.symbolic.pattern import reach
 
 CELLS = [RNN, GRU, LSTM]
 STEPS, BATCH, INPUTS, UNITS, OUTPUTS = 20, 3, 4, 9, 5

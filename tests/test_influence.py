@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from nets import nets, parallel_paths, random_sparse, ring
 from scipy import sparse
 
-import sparsegrad.memory
-import sparsegrad.program
-from sparsegrad.influence import Influence
-from sparsegrad.kernels import panels as panel_kernels
+import sparsegrad.influence.program
+import sparsegrad.system.memory
+from sparsegrad.cells.structure import structure
+from sparsegrad.influence.influence import Influence
 from sparsegrad.kernels import panels_contract, panels_update, panels_update_and_contract
-from sparsegrad.pattern import reach
-from sparsegrad.structures import structure
+from sparsegrad.kernels.influence import panels as panel_kernels
+from sparsegrad.symbolic.pattern import reach
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 STEPS = 4
@@ -206,7 +206,7 @@ def test_update_then_contract_has_the_bits_of_one_pass(dtype, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads_change_no_bit(dtype, monkeypatch, rng):
-    monkeypatch.setattr(sparsegrad.program, "_SHARE", 1)
+    monkeypatch.setattr(sparsegrad.influence.program, "_SHARE", 1)
     net = random_sparse(rng, 48, 5, 40)
     pattern = reach(*net, n=2)
     batch = 3
@@ -353,7 +353,7 @@ def test_bad_construction_is_refused(rng, monkeypatch):
         with pytest.raises(ValueError, match="threads must be an integer >= 1"):
             Influence(pattern, threads=threads)
     one_step = pattern.entries_by_n[0]
-    monkeypatch.setattr(sparsegrad.memory, "available_memory", lambda: 4 * one_step)
+    monkeypatch.setattr(sparsegrad.system.memory, "available_memory", lambda: 4 * one_step)
     with pytest.raises(MemoryError, match=r"GiB; the largest n that fits is 1"):
         Influence(pattern)
 

@@ -8,10 +8,10 @@ import pytest
 from numba.core import config
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map
-from sparsegrad.learner import OnlineLearner
+from sparsegrad.learning.learner import OnlineLearner
+from sparsegrad.learning.optimizers import SGD, Adam, AdamW, cosine
+from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
-from sparsegrad.optimizers import SGD, Adam, AdamW, cosine
-from sparsegrad.readout import MLP, Linear
 
 DETERMINISTIC = [SnAp(1), SnAp(2), RTRL(), BPTT(), BPTT(3), RFLO()]
 METHODS = [*DETERMINISTIC, UORO(1)]
@@ -566,7 +566,7 @@ def test_results_are_bitwise_the_same_for_any_number_of_threads(
 
 
 def test_an_influence_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: 100_000)
+    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 100_000)
     with pytest.raises(MemoryError) as caught:
         make(RTRL(), batch=1000)
     assert "\n" not in str(caught.value)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import sparsegrad
-from sparsegrad.kernels import cache, panels_update
+from sparsegrad.kernels import panels_update
+from sparsegrad.kernels.compiler import cache
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNELS = sorted((ROOT / "kernels").glob("*.py"))
+KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
 compiled = pytest.mark.skipif(
     not hasattr(panels_update, "signatures"), reason="nothing is compiled"
 )
@@ -100,7 +101,8 @@ def test_every_package_is_listed():
         tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     )
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in LIBRARY}
-    assert listed == there | {"sparsegrad.kernels"}
+    kernels = {".".join(path.parent.relative_to(ROOT).parts) for path in KERNELS}
+    assert listed == there | {f"sparsegrad.{name}" for name in kernels}
 
 
 def test_a_learner_starts_the_threads_that_its_compiled_loop_may_call():
@@ -166,7 +168,7 @@ def test_where_nobody_may_write_there_is_one_clear_line(read_only_install):
         "import tempfile, pathlib, os;"
         "tempfile._candidate_tempdir_list = lambda: ['/dev/null/none'];"
         "pathlib.Path.mkdir = lambda *a, **k: os.mkdir('/dev/null/none');"
-        "import sparsegrad.cli as c;"
+        "import sparsegrad.cli.main as c;"
         f"raise SystemExit(c.main({PROFILE!r}))"
     )
     done = subprocess.run(

@@ -12,10 +12,10 @@ import scipy.sparse as sp
 from hypothesis import strategies as st
 from nets import nets, parallel_paths, random_sparse, ring
 
-import sparsegrad.pattern
-from sparsegrad import symbolic
-from sparsegrad.pattern import ReachPattern, reach
-from sparsegrad.tensorfile import write_tensors
+import sparsegrad.symbolic.pattern
+from sparsegrad.symbolic import search as symbolic
+from sparsegrad.symbolic.pattern import ReachPattern, reach
+from sparsegrad.system.tensorfile import write_tensors
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 ARRAYS = (
@@ -250,19 +250,19 @@ def test_a_reach_that_does_not_fit_is_refused_before_it_is_filled(monkeypatch, r
     net = random_sparse(rng, 50, 4, 1)
     sizes = [4 * reach(*net, n=n).reach_indices.size for n in (1, 2, 3)]
     assert sizes[1] < sizes[2]
-    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: sizes[1])
+    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: sizes[1])
     assert reach(*net, n=2).n == 2
     monkeypatch.setattr(symbolic, "fill_reach", None)
     with pytest.raises(MemoryError, match=r"got .* GiB; the largest n that fits is 2$"):
         reach(*net, n=3)
-    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: 8)
+    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 8)
     with pytest.raises(MemoryError, match="no n fits"):
         reach(*net, n=2)
 
 
 def test_the_csr_by_weight_is_counted_before_it_is_made(monkeypatch):
     pattern = reach(*ring(4))
-    monkeypatch.setattr("sparsegrad.memory.available_memory", lambda: 4 * pattern.nnz - 1)
+    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 4 * pattern.nnz - 1)
     with pytest.raises(MemoryError, match="CSR of the pattern by weight must fit"):
         _ = pattern.indices
 
@@ -482,5 +482,5 @@ def test_a_pattern_built_by_hand_is_checked(change, error, text):
 
 
 def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(sparsegrad.pattern).attempted > 0
-    assert doctest.testmod(sparsegrad.pattern).failed == 0
+    assert doctest.testmod(sparsegrad.symbolic.pattern).attempted > 0
+    assert doctest.testmod(sparsegrad.symbolic.pattern).failed == 0

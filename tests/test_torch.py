@@ -16,8 +16,8 @@ from sparsegrad.cells.cell import NAMES
 
 torch = pytest.importorskip("torch", reason="torch is not installed: it is the host here")
 
-from sparsegrad.interop.colouring import colour_rows  # noqa: E402
 from sparsegrad.interop.torch import SnApGRU, SnApLSTM, SnApRNN  # noqa: E402
+from sparsegrad.interop.torch.colouring import colour_rows  # noqa: E402
 from sparsegrad.interop.torch_any import Patterns, SnApModule, probe  # noqa: E402
 
 KINDS = [SnApRNN, SnApGRU, SnApLSTM]

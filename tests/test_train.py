@@ -17,13 +17,14 @@ import numba
 import numpy as np
 import pytest
 
-from sparsegrad import cli, train
-from sparsegrad.checkpoint import learner_tensors, load_learner
-from sparsegrad.folder import Folder, Metrics, read_metrics
-from sparsegrad.settings import Settings
-from sparsegrad.train import Run, open_run
-from sparsegrad.watch import Watch
-from sparsegrad.whole import write_whole
+from sparsegrad.cli import main as cli
+from sparsegrad.learning.checkpoint import learner_tensors, load_learner
+from sparsegrad.runs import run as train
+from sparsegrad.runs.folder import Folder, Metrics, read_metrics
+from sparsegrad.runs.run import Run, open_run
+from sparsegrad.runs.settings import Settings
+from sparsegrad.runs.watch import Watch
+from sparsegrad.system.atomic import write_whole
 
 TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen jugs.\n" * 60
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")

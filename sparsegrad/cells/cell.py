@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.cells.kind import CellKind
-from sparsegrad.kernels.cells import Maps
+from sparsegrad.kernels.cells.maps import Maps
 
 NAMES = ("weight_hh", "weight_ih", "bias_ih", "bias_hh")
 """PyTorch's names, in the order in which a row of the maps holds their weights."""

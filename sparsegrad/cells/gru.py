@@ -2,7 +2,7 @@
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.kind import CellKind, Map
-from sparsegrad.kernels.elementwise import gru
+from sparsegrad.kernels.cells.elementwise import gru
 
 
 class GRU(Cell):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.kernels.cells import Dynamics
+from sparsegrad.kernels.cells.maps import Dynamics
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array, csr_array

@@ -9,8 +9,8 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from sparsegrad.kernels.cells import Partials
-from sparsegrad.pointers import INTERPRETED, pointer_to
+from sparsegrad.kernels.cells.maps import Partials
+from sparsegrad.kernels.compiler.pointers import INTERPRETED, pointer_to
 
 
 @dataclass(frozen=True)

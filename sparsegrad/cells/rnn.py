@@ -6,7 +6,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.kind import CellKind, Map
-from sparsegrad.kernels.elementwise import rnn_relu, rnn_tanh
+from sparsegrad.kernels.cells.elementwise import rnn_relu, rnn_tanh
 
 _MAPS = (Map(bias_hh=True),)
 _KINDS = {

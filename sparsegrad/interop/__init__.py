@@ -1,4 +1,4 @@
-"""The engine inside other frameworks: `sparsegrad.interop.torch`, `.jax`, `.c`.
+"""The engine inside other frameworks: `sparsegrad.interop.torch.cells`, `.jax`, `.c`.
 
 Nothing is imported here: each module needs its own framework.
 """

@@ -16,11 +16,11 @@ import numba
 import numpy as np
 from numba import types
 
-from sparsegrad.influence import Influence
-from sparsegrad.interop.words import program_arrays, program_sizes
-from sparsegrad.kernels.addresses import ARRAYS, SIZES
-from sparsegrad.kernels.c_api import c_contract, c_update, c_update_and_contract
-from sparsegrad.kernels.panels import panels_update
+from sparsegrad.influence.influence import Influence
+from sparsegrad.interop.addresses import program_arrays, program_sizes
+from sparsegrad.kernels.influence.panels import panels_update
+from sparsegrad.kernels.interop.addresses import ARRAYS, SIZES
+from sparsegrad.kernels.interop.c_api import c_contract, c_update, c_update_and_contract
 
 
 class Struct(ctypes.Structure):

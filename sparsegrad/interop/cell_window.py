@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
-from sparsegrad.interop.window import Ticket, Window
-from sparsegrad.interop.words import (
+from sparsegrad.interop.addresses import (
     cell_arrays,
     cell_sizes,
     parameter_order,
     present,
     with_addresses,
 )
-from sparsegrad.kernels.embed import FINE, host_input_gradient, host_step
-from sparsegrad.pattern import reach
+from sparsegrad.interop.window import Ticket, Window
+from sparsegrad.kernels.interop.embed import FINE, host_input_gradient, host_step
+from sparsegrad.symbolic.pattern import reach
 
 
 class CellWindow(Window):

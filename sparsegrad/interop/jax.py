@@ -31,8 +31,8 @@ from numba import types
 
 from sparsegrad.cells import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
-from sparsegrad.influence import Influence
-from sparsegrad.interop.words import (
+from sparsegrad.influence.influence import Influence
+from sparsegrad.interop.addresses import (
     cell_arrays,
     cell_sizes,
     parameter_order,
@@ -40,11 +40,11 @@ from sparsegrad.interop.words import (
     program_arrays,
     program_sizes,
 )
-from sparsegrad.kernels import xla
-from sparsegrad.kernels.embed import KINDS
-from sparsegrad.kernels.panels import panels_update
-from sparsegrad.memory import require_memory
-from sparsegrad.pattern import ReachPattern, reach
+from sparsegrad.kernels.influence.panels import panels_update
+from sparsegrad.kernels.interop import xla
+from sparsegrad.kernels.interop.embed import KINDS
+from sparsegrad.symbolic.pattern import ReachPattern, reach
+from sparsegrad.system.memory import require_memory
 
 
 class Carry(NamedTuple):

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.influence import Influence
-from sparsegrad.interop.words import program_arrays, program_sizes, with_addresses
-from sparsegrad.kernels.embed import add_in_order, host_influence_step
-from sparsegrad.kernels.panels import CONTRACT, UPDATE, panels_threads
-from sparsegrad.pattern import ReachPattern
+from sparsegrad.influence.influence import Influence
+from sparsegrad.interop.addresses import program_arrays, program_sizes, with_addresses
+from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_threads
+from sparsegrad.kernels.interop.embed import add_in_order, host_influence_step
+from sparsegrad.symbolic.pattern import ReachPattern
 
 
 class Ticket:

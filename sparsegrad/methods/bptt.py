@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.kernels.bptt import History, run_bptt, unroll
-from sparsegrad.kernels.steps import Chunk, Learner, Streams
+from sparsegrad.influence.program import aligned_zeros
+from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.methods.bptt import History, run_bptt, unroll
 from sparsegrad.methods.engine import Layout, Outcome
-from sparsegrad.program import aligned_zeros
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.kernels.simd import BYTES, SLACK
-from sparsegrad.kernels.steps import Chunk, Learner, Streams
-from sparsegrad.kernels.traces import HELD, Traces, run_traces
+from sparsegrad.influence.program import aligned_zeros
+from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.methods.traces import HELD, Traces, run_traces
+from sparsegrad.kernels.vectors.simd import BYTES, SLACK
 from sparsegrad.methods.engine import Layout, Outcome
-from sparsegrad.program import aligned_zeros
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
-from sparsegrad.influence import Influence
-from sparsegrad.kernels.snap import Numbers, run_snap
-from sparsegrad.kernels.steps import Chunk, Learner, Streams
+from sparsegrad.influence.influence import Influence
+from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.methods.snap import Numbers, run_snap
 from sparsegrad.methods.engine import Layout, Outcome
 from sparsegrad.methods.rflo import TraceEngine, own_weights
-from sparsegrad.pattern import ReachPattern, reach
+from sparsegrad.symbolic.pattern import ReachPattern, reach
 
 
 @dataclass(frozen=True)

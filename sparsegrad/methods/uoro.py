@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.kernels.steps import Chunk, Learner, Streams
-from sparsegrad.kernels.uoro import RankOne, run_uoro
+from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.methods.uoro import RankOne, run_uoro
 from sparsegrad.methods.engine import Layout, Outcome
 
 

@@ -1,0 +1,1 @@
+"""How kernels are compiled: decorators, our own operations, borrowed arrays, pointers, cache."""

@@ -1,0 +1,1 @@
+"""Kernels behind PyTorch, JAX and C: arguments as addresses."""

@@ -1,0 +1,193 @@
+"""One step of a cell inside somebody else's loop: forward, D and I of a batch, and ∂L/∂x.
+
+A host framework holds the weights in arrays of its own, one per name, and gives the step's loss
+back as δ = ∂L_t/∂s_t; then J is advanced and contracted. What stays the same from call to call
+comes as words of addresses (`addresses`). Nothing here is parallel: to load a parallel kernel
+starts Numba's threads, and with OpenMP that sets the host's number of threads too.
+"""
+
+import numpy as np
+from numba import carray, njit
+from numpy.typing import NDArray
+
+from ..cells.elementwise import gru, lstm, rnn_relu, rnn_tanh
+from ..cells.maps import Maps, Partials, apply_maps, dynamics_values, immediate_values
+from ..influence.panels import CONTRACT, UPDATE, panels_range
+from .addresses import CELL_WORDS, cell_at, program_at, real_at
+
+FINE = -1
+KINDS = (rnn_tanh, rnn_relu, gru, lstm)
+"""The updates that `elementwise` knows: a pointer to a function costs 25 µs to pass in a call."""
+
+
+@njit(cache=True, nogil=True)
+def elementwise(
+    kind: int,  # place of the update in KINDS
+    state: NDArray[np.floating],
+    pre: NDArray[np.floating],
+    new_state: NDArray[np.floating],
+    d_state: NDArray[np.floating],
+    d_pre: NDArray[np.floating],
+) -> None:
+    """Run the update of a built-in cell; the arrays are those of `kernels.elementwise`."""
+    if kind == 0:
+        rnn_tanh(state, pre, new_state, d_state, d_pre)
+    elif kind == 1:
+        rnn_relu(state, pre, new_state, d_state, d_pre)
+    elif kind == 2:
+        gru(state, pre, new_state, d_state, d_pre)
+    else:
+        lstm(state, pre, new_state, d_state, d_pre)
+
+
+@njit(cache=True, nogil=True)
+def gather_weights(
+    parts: NDArray[np.int64],  # (names, 2)  address and size of each array   in
+    order: NDArray[np.int32],  # (weights,)  weight of each of their elements, in turn   in
+    weights: NDArray[np.floating],  # (weights,)                in/out
+) -> bool:
+    """Take the weights over from the arrays of their names; return whether any has changed."""
+    at = 0
+    changed = 0
+    for k in range(parts.shape[0]):
+        part = carray(real_at(parts[k, 0], weights.dtype.type(0)), (parts[k, 1],))
+        for i in range(part.size):
+            w = np.uint32(order[at])
+            changed |= weights[w] != part[i]
+            weights[w] = part[i]
+            at += 1
+    return changed != 0
+
+
+@njit(cache=True, nogil=True)
+def add_in_order(
+    order: NDArray[np.int32],  # (size,)  weight of each element; -1 where none exists   in
+    step_grad: NDArray[np.floating],  # (weights,)   in, in the order of the maps
+    grad: NDArray[np.floating],  # (size,)           in/out, as the host has its parameters
+) -> None:
+    """Add a gradient in the host's order."""
+    for i in range(order.size):
+        if order[i] >= 0:
+            grad[i] += step_grad[np.uint32(order[i])]
+
+
+@njit(cache=True, nogil=True)
+def host_step(
+    cell: NDArray[np.int64],  # (CELL_WORDS + WORK_ARRAYS,)     in: a cell, and what it works in
+    parts: NDArray[np.int64],  # (names, 2)  where the weights are   in
+    x_at: int,  # address of (B, inputs)                        in
+    h_at: int,  # address of (B, units)                         in
+    c_at: int,  # the same, where the state has two components  in
+    wants: int,  # 0: s' alone; 1: and ∂s'/∂a; 2: D and I; 3: all    in
+    new_state: NDArray[np.floating],  # (C, B, units)           out, component by component
+    d_pre: NDArray[np.floating],  # (B or 1, C, maps, units)    out, or scratch
+    dynamics_data: NDArray[np.floating],  # (B, nnz of D)       out
+    immediate_data: NDArray[np.floating],  # (B, nnz of I)      out
+) -> tuple[bool, int]:
+    """Run a step forward.
+
+    Return whether the weights are others than last time, and FINE, or b where x is not finite, or
+    B + b where s' is not.
+    """
+    indptr, recurrent_end, indices, partials, dynamics, order = cell_at(cell, 0)
+    components, batch, units = new_state.shape
+    inputs, n_maps, kind = cell[1], cell[3], cell[4]
+    zero, at = new_state.dtype.type(0), cell[CELL_WORDS:]
+    weights = carray(real_at(at[0], zero), (order.size,))
+    sources = carray(real_at(at[1], zero), (units + inputs + 1,))
+    state = carray(real_at(at[2], zero), (components, units))
+    pre = carray(real_at(at[3], zero), (n_maps, units))
+    new = carray(real_at(at[4], zero), (components, units))
+    d_state = carray(real_at(at[5], zero), (components, components, units))
+    x = carray(real_at(x_at, zero), (batch, inputs))
+    h = carray(real_at(h_at, zero), (batch, units))
+    c = carray(real_at(c_at, zero), (batch, units))
+    maps = Maps(indptr, recurrent_end, indices, weights)
+    changed = gather_weights(parts, order, weights)
+    for b in range(batch):
+        for i in range(units):
+            sources[i] = state[0, i] = h[b, i]
+            if components > 1:
+                state[1, i] = c[b, i]
+        for i in range(inputs):
+            if not np.isfinite(x[b, i]):
+                return changed, b
+            sources[units + i] = x[b, i]
+        apply_maps(maps, sources, pre)
+        outer = d_pre[b if wants & 1 else 0]
+        elementwise(kind, state, pre, new, d_state, outer)
+        for k in range(components):
+            for i in range(units):
+                new_state[k, b, i] = new[k, i]
+                if not np.isfinite(new[k, i]):
+                    return changed, batch + b
+        if wants & 2:
+            dynamics_values(dynamics, weights, d_state, outer, dynamics_data[b])
+            immediate_values(maps, partials, sources, outer, immediate_data[b])
+    return changed, FINE
+
+
+@njit(cache=True, nogil=True)
+def input_gradient(
+    maps: Maps,  # in
+    partials: Partials,  # in
+    d_pre: NDArray[np.floating],  # (B, C, maps, units)     in
+    state_grad: NDArray[np.floating],  # (B, C * units)     in   δ
+    x_grad: NDArray[np.floating],  # (B, inputs)            out
+) -> None:
+    """Pull δ back to the input of its own step: ∂L_t/∂x = Σ_g U_gᵀ Σ_c ∂s'_c/∂a_g δ_c."""
+    indices, weights = maps.indices, maps.weights
+    n_maps, units = d_pre.shape[2:]
+    inputs = x_grad.shape[1]
+    for b in range(x_grad.shape[0]):
+        for i in range(inputs):
+            x_grad[b, i] = 0
+        for u in range(units):
+            for g in range(n_maps):
+                row = u * n_maps + g
+                d_map = weights.dtype.type(0)
+                for q in range(partials.map_indptr[g], partials.map_indptr[g + 1]):
+                    c = partials.map_components[q]
+                    d_map += d_pre[b, c, g, u] * state_grad[b, c * units + u]
+                for w in range(maps.recurrent_end[row], maps.indptr[row + 1]):
+                    source = indices[w] - units
+                    if source < inputs:  # the last source is the constant 1 of the biases
+                        x_grad[b, source] += weights[w] * d_map
+
+
+@njit(cache=True, nogil=True)
+def host_input_gradient(
+    cell: NDArray[np.int64],  # (CELL_WORDS + WORK_ARRAYS,)  in
+    d_pre: NDArray[np.floating],  # (B, C, maps, units)      in
+    state_grad: NDArray[np.floating],  # (B, C * units)      in   δ
+    x_grad: NDArray[np.floating],  # (B, inputs)             out
+) -> None:
+    """Do as `input_gradient`, with the weights of the last step."""
+    indptr, recurrent_end, indices, partials, _, _ = cell_at(cell, 0)
+    weights = carray(real_at(cell[CELL_WORDS], d_pre.dtype.type(0)), (indices.size,))
+    maps = Maps(indptr, recurrent_end, indices, weights)
+    input_gradient(maps, partials, d_pre, state_grad, x_grad)
+
+
+@njit(cache=True, nogil=True)
+def host_influence_step(
+    program: NDArray[np.int64],  # (WORDS,)                   in
+    dynamics_data: NDArray[np.floating],  # (B, nnz of D)     in
+    immediate_data: NDArray[np.floating],  # (B, nnz of I)    in
+    scored: bool,
+    state_grad: NDArray[np.floating],  # (B, states)          in
+    influence: NDArray[np.floating],  # (B, size)             in/out
+    order: NDArray[np.int32],  # (host's size,)  see `add_in_order`   in
+    grad: NDArray[np.floating],  # (host's size,)             in/out
+    step_grad: NDArray[np.floating],  # (weights,)            scratch
+    scratch: NDArray[np.floating],  # (1, scratch size)       scratch
+) -> None:
+    """Update J of every sequence and, if the step is scored, add its gradient."""
+    p = program_at(program, 0)
+    mode = UPDATE | CONTRACT if scored else UPDATE
+    panels_range(
+        0, p[0].shape[0] - 1, mode, p[0], p[1], p[2], p[3], p[4], p[5], p[6],
+        dynamics_data, immediate_data, state_grad, influence, step_grad, scratch[0],
+    )  # fmt: skip
+    if scored:
+        add_in_order(order, step_grad, grad)

@@ -1,0 +1,1 @@
+"""What every method's loop shares: streams, readouts and losses, optimisers."""

@@ -1,0 +1,1 @@
+"""The loops over time of the learning methods."""

@@ -1,0 +1,217 @@
+"""Backpropagation through time on the sparse maps, the whole chunk or windows of it.
+
+λ_t = δ_t + D_{t+1}ᵀ λ_{t+1},     grad += Σ_t I_tᵀ λ_t
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from ..cells.maps import Maps, Partials, pull_rows, pull_states
+from ..cells.wide import pull_rows_wide
+from ..compiler.borrow import borrow
+from ..learning.steps import (
+    BAD_GRADIENT,
+    FINE,
+    Chunk,
+    Learner,
+    Steps,
+    Streams,
+    clear_stream,
+    finish,
+    observe,
+    signal,
+)  # fmt: skip
+
+
+class History(NamedTuple):
+    """What the backward pass needs of each step of a window, in the groups of `Streams`."""
+
+    filled: NDArray[np.int64]  # (1,) steps held
+    adjoint: NDArray[np.floating]  # (2, groups, C, units)        scratch, λ
+    h_before: NDArray[np.floating]  # (parts, groups, units)      scratch, Dᵀ λ by part of the units
+
+
+@njit(cache=True, nogil=True)
+def pull_part(
+    part: int,
+    parts: NDArray[np.int64],  # (parts + 1,)                  in
+    abreast: int,
+    maps: Maps,  # in
+    partials: Partials,  # in
+    sources: NDArray[np.floating],  # (groups, sources)        in
+    d_pre: NDArray[np.floating],  # (groups, C, maps, units)   in
+    adjoint: NDArray[np.floating],  # (groups, C, units)       in
+    h_before: NDArray[np.floating],  # (groups, units)         out
+    grad: NDArray[np.floating],  # (weights,)                  in/out
+) -> None:
+    """Go one step back through the maps of a part of the units, for all streams."""
+    first, last = parts[part], parts[part + 1]
+    h_before[:] = 0
+    for g in range(sources.shape[0]):
+        if abreast == 1:
+            pull_rows(
+                first, last, maps, partials, sources[g], d_pre[g], adjoint[g], h_before[g], grad
+            )
+        else:
+            pull_rows_wide(
+                first, last, maps, partials, sources[g], d_pre[g], adjoint[g], h_before[g], grad
+            )
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def pull_shared(
+    threads: int,
+    parts: NDArray[np.int64],  # (parts + 1,)                     in
+    abreast: int,
+    indptr: NDArray[np.int64],  # maps …                          in
+    recurrent_end: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weights: NDArray[np.floating],
+    map_indptr: NDArray[np.int64],  # partials …
+    map_components: NDArray[np.int32],
+    state_rows: NDArray[np.int32],
+    state_columns: NDArray[np.int32],  # … to here
+    sources: NDArray[np.floating],
+    d_pre: NDArray[np.floating],
+    adjoint: NDArray[np.floating],
+    h_before: NDArray[np.floating],  # (parts, groups, units)     out
+    grad: NDArray[np.floating],
+) -> None:
+    """Run `pull_part` on all parts, a thread on some of them each; otherwise its arguments."""
+    count = parts.size - 1
+    for i in prange(threads):
+        maps = Maps(indptr, recurrent_end, indices, weights)
+        partials = Partials(map_indptr, map_components, state_rows, state_columns)
+        for part in range(count * i // threads, count * (i + 1) // threads):
+            pull_part(
+                part, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before[part], grad
+            )
+
+
+@njit(cache=True, nogil=True)
+def pull_parts(
+    threads: int | None,
+    parts: NDArray[np.int64],
+    abreast: int,
+    maps: Maps,
+    partials: Partials,
+    sources: NDArray[np.floating],
+    d_pre: NDArray[np.floating],
+    adjoint: NDArray[np.floating],
+    h_before: NDArray[np.floating],  # (parts, groups, units)     out
+    grad: NDArray[np.floating],
+) -> None:
+    """Run `pull_part` on all parts; see `steps.apply_parts`."""
+    if threads is None:
+        for part in range(parts.size - 1):
+            pull_part(
+                part, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before[part], grad
+            )
+    else:
+        m, p = maps, partials
+        pull_shared(
+            threads, parts, abreast, m.indptr, m.recurrent_end, m.indices, m.weights,
+            p.map_indptr, p.map_components, p.state_rows, p.state_columns, sources, d_pre, adjoint,
+            h_before, grad,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def unroll(
+    abreast: int,
+    parts: NDArray[np.int64],  # (parts + 1,)  in
+    threads: int | None,
+    maps: Maps,  # in
+    partials: Partials,  # in
+    steps: Steps,  # in
+    history: History,  # in, empty on return
+    grad: NDArray[np.floating],  # (weights,)  in/out
+) -> None:
+    """Go back through the steps held and add their gradient."""
+    maps, partials, steps, history = (
+        borrow(maps), borrow(partials), borrow(steps), borrow(history),
+    )  # fmt: skip
+    adjoint, before = history.adjoint[0], history.adjoint[1]
+    batch = steps.resets.shape[1]
+    adjoint[:] = 0
+    for t in range(history.filled[0] - 1, -1, -1):
+        add_to(steps.state_grad[t].ravel(), adjoint.ravel())
+        pull_parts(
+            threads, parts, abreast, maps, partials, steps.sources[t], steps.d_pre[t], adjoint,
+            history.h_before, grad,
+        )  # fmt: skip
+        for g in range(adjoint.shape[0]):
+            pull_states(partials, steps.d_state[t, g], adjoint[g], before[g])
+            for part in range(parts.size - 1):
+                add_to(history.h_before[part, g], before[g, 0])
+        adjoint, before = before, adjoint
+        for place in range(adjoint.shape[0] * abreast):
+            if steps.resets[t, min(place, batch - 1)]:
+                clear_stream(adjoint[place // abreast].ravel(), abreast, place % abreast)
+    history.filled[0] = 0
+
+
+@njit(cache=True, nogil=True)
+def add_to(
+    values: NDArray[np.floating],  # (n,)  in
+    sums: NDArray[np.floating],  # (n,)    in/out
+) -> None:
+    """Add values to sums."""
+    for i in range(values.size):
+        sums[i] += values[i]
+
+
+@njit(cache=True, nogil=True)
+def run_bptt(
+    update: Callable[..., None],
+    learner: Learner,
+    partials: Partials,
+    chunk: Chunk,
+    streams: Streams,
+    steps: Steps,
+    history: History,
+) -> tuple[int, int, int]:
+    """Run a chunk; return the steps done, what stopped it, and at which stream."""
+    learner = borrow(learner)
+    chunk = borrow(chunk)
+    streams = borrow(streams)
+    partials = borrow(partials)
+    steps = borrow(steps)
+    history = borrow(history)
+    for t in range(chunk.xs.shape[0]):
+        k = history.filled[0]
+        fault, b = observe(
+            update,
+            learner.maps,
+            learner.parts,
+            learner.threads,
+            learner.readout,
+            learner.loss,
+            chunk,
+            t,
+            streams,
+            steps,
+            k,
+        )
+        if fault != FINE:
+            return t, fault, b
+        signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[k])
+        history.filled[0] = k + 1
+        if history.filled[0] == steps.sources.shape[0]:
+            unroll(
+                streams.abreast,
+                learner.parts,
+                learner.threads,
+                learner.maps,
+                partials,
+                steps,
+                history,
+                learner.grad,
+            )
+        if not finish(learner, streams):
+            return t, BAD_GRADIENT, 0
+    return chunk.xs.shape[0], FINE, 0

@@ -1,0 +1,1 @@
+"""Probes of the machine: its peak of multiply-adds and its bandwidth."""

@@ -1,0 +1,1 @@
+"""The symbolic phase: which units a weight reaches."""

@@ -1,0 +1,1 @@
+"""Pictures: costs of a sweep, curves of runs."""

@@ -1,0 +1,313 @@
+"""The numeric phase: the values of J on a pattern, updated and contracted step by step."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sparsegrad.influence.program import Program, aligned_zeros, cut_work, lower
+from sparsegrad.kernels.compiler.pointers import pointer_to
+from sparsegrad.kernels.influence.convert import (
+    all_finite,
+    csr_to_panels,
+    panels_to_csr,
+    spread_entries,
+)
+from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
+from sparsegrad.symbolic.pattern import ReachPattern
+from sparsegrad.system.memory import require_memory
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
+
+
+def _work(dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return Numba's types of a mode, a program, the data, J and the gradient."""
+    places, numbers = numba.int64[:, ::1], numba.from_dtype(dtype)[:, ::1]
+    program = (*[places] * 4, numba.int32[:, ::1], numba.int32[::1], places)
+    return (numba.int64, *program, *[numbers] * 4, numba.from_dtype(dtype)[::1])
+
+
+@cache
+def _alone(dtype: np.dtype[Any]) -> Any:
+    numbers = numba.from_dtype(dtype)[::1]
+    return pointer_to(panels_range, numba.int64, numba.int64, *_work(dtype), numbers)
+
+
+@cache
+def _shared(dtype: np.dtype[Any]) -> Any:
+    scratch = numba.from_dtype(dtype)[:, ::1]
+    return pointer_to(panels_threads, _alone(dtype), numba.int64[::1], *_work(dtype), scratch)
+
+
+class Influence:
+    """The influence matrix J = ds/dθ of a batch of sequences, on a fixed pattern.
+
+    Parameters
+    ----------
+    pattern : ReachPattern
+        Which entries of J are kept.
+    batch : int
+        Number of sequences; each has its own J.
+    dtype : float32 or float64
+        Of J and of all data passed in.
+    threads : int, optional
+        At most so many threads; by default Numba's number. Work that is too small to share runs
+        on one. Results are bitwise the same for every number.
+
+    Attributes
+    ----------
+    program : Program
+        The flat arrays that the kernels take: ``panels_update(*J.program, …)``.
+    panels : float array, (batch, size)
+        The values, panel after panel. All zero at first.
+    cuts : int64 array, (threads + 1,)
+        The panels of each thread: panels ``cuts[i]`` to ``cuts[i + 1]`` are those of thread i.
+    scratch : float array, (threads, program.scratch_size)
+        What the kernels work in; no more than one of them at a time may use it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+    MemoryError
+        If J does not fit in the available memory; nothing is allocated then.
+
+    Notes
+    -----
+    SnAp-n keeps J_t = P_n ∘ (I_t + D_t J_{t-1}) (Menick et al. 2021, arXiv 2006.07232, section
+    3); once the pattern is saturated this is exact RTRL.
+    """
+
+    def __init__(
+        self,
+        pattern: ReachPattern,
+        batch: int = 1,
+        dtype: DTypeLike = "float32",
+        threads: int | None = None,
+    ) -> None:
+        if not isinstance(pattern, ReachPattern):
+            raise TypeError(
+                f"pattern must be a ReachPattern, got {type(pattern).__name__}; call reach() first"
+            )
+        cost = pattern.cost(batch, dtype)
+        if threads is None:
+            threads = numba.get_num_threads()
+        if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+            raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
+        self.pattern = pattern
+        self.batch = int(batch)
+        self.dtype = np.dtype(dtype)
+        require_memory(
+            cost.bytes,
+            "J",
+            tuple(entries * self.batch * self.dtype.itemsize for entries in pattern.entries_by_n),
+        )
+        self.program: Program = lower(pattern)
+        size = self.program.size
+        require_memory(size * self.batch * self.dtype.itemsize, "J with its padding")
+        self.panels = aligned_zeros((self.batch, size), self.dtype)
+        self.cuts = cut_work(self.program, self.batch, int(threads))
+        if self.threads > 1:
+            numba.get_num_threads()  # starts them: a loop out of Numba's cache would not
+        self.scratch = aligned_zeros((self.threads, self.program.scratch_size), self.dtype)
+        self._no_data, self._no_grad = (
+            np.empty((self.batch, 0), self.dtype),
+            np.empty(0, self.dtype),
+        )
+
+    @property
+    def threads(self) -> int:
+        """Threads that a step uses: fewer than asked for where the work is too small to share."""
+        return self.cuts.size - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of J's values, with padding."""
+        return self.panels.nbytes
+
+    def __repr__(self) -> str:
+        return f"Influence({self.pattern!r}, batch={self.batch}, dtype={self.dtype})"
+
+    def update(self, dynamics_data: NDArray[Any], immediate_data: NDArray[Any]) -> None:
+        """Advance J by one step: J ← P ∘ (I + D J).
+
+        Parameters
+        ----------
+        dynamics_data : float array, (nnz of D,) or (batch, nnz of D)
+            Values of D_t in CSR order. One row serves the whole batch.
+        immediate_data : float array, (nnz of I,) or (batch, nnz of I)
+            Values of I_t in CSC order, weight by weight.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a dtype or shape is wrong or a value is not finite; J is as it was.
+        """
+        self._step(UPDATE, dynamics_data, immediate_data, None)
+
+    def contract(self, state_grad: NDArray[Any]) -> NDArray[Any]:
+        """Return the gradient of the step's loss, Σ_b J_bᵀ δ_b.
+
+        Parameters
+        ----------
+        state_grad : float array, (units,) or (batch, units)
+            δ_t = ∂L_t/∂s_t, the direct one.
+
+        Returns
+        -------
+        float array, (weights,)
+            Summed over the batch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the dtype or shape is wrong or a value is not finite.
+        """
+        return self._step(CONTRACT, None, None, state_grad)
+
+    def update_and_contract(
+        self,
+        dynamics_data: NDArray[Any],
+        immediate_data: NDArray[Any],
+        state_grad: NDArray[Any],
+    ) -> NDArray[Any]:
+        """Advance J and return the gradient, in one pass over J.
+
+        δ_t depends on the state alone, so it is known before J_t. Arguments, result and errors
+        are those of `update` and `contract`, and so are the bits.
+        """
+        return self._step(UPDATE | CONTRACT, dynamics_data, immediate_data, state_grad)
+
+    def reset(self, b: int | None = None) -> None:
+        """Set J to zero, as at the start of a sequence: of batch element `b`, or of all.
+
+        Raises
+        ------
+        IndexError
+            If there is no batch element `b`.
+        """
+        self.panels[slice(None) if b is None else self._element(b)] = 0
+
+    def to_scipy(self, b: int = 0) -> "csc_array":
+        """Return J of batch element `b` as a csc_array, (units, weights): a copy.
+
+        All kept entries are stored, zeros included: the structure is the pattern.
+
+        Raises
+        ------
+        IndexError
+            If there is no batch element `b`.
+        """
+        from scipy.sparse import csc_array  # 0.1 s to import, a fifth of `import sparsegrad`
+
+        b, pattern = self._element(b), self.pattern
+        data = np.empty(pattern.nnz, self.dtype)
+        panels_to_csr(*self._layout, self.panels[b], data)
+        return csc_array((data, pattern.indices, pattern.indptr), shape=pattern.shape[::-1])
+
+    def from_scipy(self, matrix: Any, b: int = 0) -> None:
+        """Set J of batch element `b` from a sparse matrix, (units, weights), of any format.
+
+        Kept entries that the matrix does not store become 0.
+
+        Raises
+        ------
+        IndexError
+            If there is no batch element `b`.
+        TypeError, ValueError
+            If the dtype or shape is wrong, a value is not finite, or an entry lies outside the
+            pattern; J is as it was.
+        """
+        from scipy.sparse import csc_array, issparse
+
+        b, pattern = self._element(b), self.pattern
+        if not issparse(matrix):
+            raise TypeError(f"matrix must be a scipy.sparse one, got {type(matrix).__name__}")
+        if matrix.dtype != self.dtype:
+            raise TypeError(
+                f"matrix must be {self.dtype}, got {matrix.dtype}; convert it with .astype"
+            )
+        if matrix.shape != pattern.shape[::-1]:
+            raise ValueError(
+                f"matrix must be units × weights, {pattern.shape[::-1]}, got {matrix.shape}"
+            )
+        columns = csc_array(matrix, copy=True)
+        columns.sum_duplicates()
+        if not np.isfinite(columns.data).all():
+            raise ValueError("matrix must be finite, got NaN or infinity")
+        columns.sort_indices()
+        data = np.zeros(pattern.nnz, self.dtype)
+        weight = spread_entries(
+            columns.indptr.astype(np.int64), columns.indices.astype(np.int32), columns.data,
+            pattern.indptr, pattern.indices, data,
+        )  # fmt: skip
+        if weight >= 0:
+            raise ValueError(
+                f"matrix must have entries on the pattern only, got one outside it for weight "
+                f"{weight}; multiply it by pattern.to_scipy().T first"
+            )
+        csr_to_panels(*self._layout, data, self.panels[b])
+
+    @property
+    def _layout(self) -> tuple[Any, Any, Any, Any, Any]:
+        program = self.program
+        return (
+            program.panels, program.members, program.reached, program.columns, self.pattern.indptr,
+        )  # fmt: skip
+
+    def kernels(self) -> tuple[Any, Any]:
+        """Return `panels_range` and `panels_threads` as pointers for compiled loops.
+
+        None in place of the latter where a step uses one thread: it takes seconds to compile.
+        """
+        return _alone(self.dtype), _shared(self.dtype) if self.threads > 1 else None
+
+    def _step(
+        self,
+        mode: int,
+        dynamics_data: NDArray[Any] | None,
+        immediate_data: NDArray[Any] | None,
+        state_grad: NDArray[Any] | None,
+    ) -> NDArray[Any]:
+        pattern = self.pattern
+        D = self._gate("dynamics_data", dynamics_data, pattern.dynamics_indices.size)
+        immediate = self._gate("immediate_data", immediate_data, pattern.immediate_indices.size)
+        delta = self._gate("state_grad", state_grad, pattern.shape[1])
+        grad = np.empty(pattern.shape[0], self.dtype) if mode & CONTRACT else self._no_grad
+        work = (*self.program, D, immediate, delta, self.panels, grad)
+        if self.threads == 1:
+            panels_range(0, len(self.program.panels) - 1, mode, *work, self.scratch[0])
+        else:
+            panels_threads(_alone(self.dtype), self.cuts, mode, *work, self.scratch)
+        return grad
+
+    def _gate(self, name: str, data: NDArray[Any] | None, length: int) -> NDArray[Any]:
+        """Check data at the boundary and return it as a C-contiguous (batch, length) array."""
+        if data is None:
+            return self._no_data
+        if not isinstance(data, np.ndarray) or data.dtype != self.dtype:
+            came = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
+            raise TypeError(f"{name} must be a NumPy array of {self.dtype}, got {came}")
+        if data.shape != (self.batch, length):
+            if data.shape not in ((length,), (1, length)):
+                raise ValueError(
+                    f"{name} must have shape ({length},) or ({self.batch}, {length}), "
+                    f"got {data.shape}"
+                )
+            data = data.reshape(1, length)
+            if self.batch > 1:
+                data = data.repeat(self.batch, axis=0)
+        if not (data.flags.c_contiguous and data.flags.writeable):
+            # A copy, not a read-only array: Numba would compile every kernel again for those.
+            data = data.copy(order="C")
+        if not all_finite(data.reshape(-1)):
+            raise ValueError(f"{name} must be finite, got NaN or infinity; J is as it was")
+        return data
+
+    def _element(self, b: int) -> int:
+        if not -self.batch <= b < self.batch:
+            raise IndexError(f"batch element must lie in [0, {self.batch}), got {b}")
+        return int(b) % self.batch

@@ -1,0 +1,225 @@
+"""How a step of a `Window` enters torch's graph: two autograd functions and the parameters' memory.
+
+A backward pass that is to have one itself runs as torch's `once_differentiable` has it, which takes
+4 µs; so each looks whether it is asked for.
+
+The graph of a step that no other waits behind, as of every step in an online loop, ends at its
+input and at the parameters. That of a later one ends at its input and at a root that such steps
+share. Autograd runs the root after the last step of a backward pass, for it was made first, so that
+J can be led through the steps in their own order.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sparsegrad.interop.addresses import present
+from sparsegrad.interop.cell_window import CellWindow
+from sparsegrad.interop.window import Ticket, Window
+
+STRIDED = torch.strided
+FLOATS = {torch.float32: "float32", torch.float64: "float64"}
+
+
+class Root(torch.autograd.Function):
+    """Where all steps of a backward pass meet: it runs after the last of them.
+
+    Its output is a token that every step takes; each step returns 1 for it, so that the sum tells
+    how many signals belong to this pass. It saves nothing and is made once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, window: Window, *parameters: Tensor) -> Tensor:
+        """Return the token."""
+        ctx.window, ctx.sizes = window, [p.numel() for p in parameters]
+        ctx.shapes = [p.shape for p in parameters]
+        ctx.flat = all(p.dim() == 1 for p in parameters)
+        return parameters[0].new_zeros(1)
+
+    @staticmethod
+    def backward(ctx: Any, signals: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of each parameter, from all the signals of this pass."""
+        if torch.is_grad_enabled():
+            return once_differentiable(Root.backward)(ctx, signals)
+        flat = torch.from_numpy(ctx.window.gradient(round(signals.item())))
+        parts = flat.split_with_sizes(ctx.sizes)
+        if ctx.flat:
+            return None, *parts
+        return None, *[part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
+
+
+class Step(torch.autograd.Function):
+    """A time step; the state that it starts from is data."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, token: Tensor, x: Tensor, made: tuple["Link", Ticket, np.ndarray]
+    ) -> tuple[Tensor, ...]:
+        """Return the new state of a step that was made, component by component."""
+        ctx.made = made
+        # torch refuses a second backward pass, and weights that were changed in place meanwhile
+        ctx.save_for_backward(*made[0].parameters)
+        ctx.set_materialize_grads(False)
+        return tensors(made[2])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        """Hand the learning signal in, and return the gradient of the input."""
+        if torch.is_grad_enabled():
+            return once_differentiable(Step.backward)(ctx, *grads)
+        _ = ctx.saved_tensors
+        link, ticket, _ = ctx.made
+        state_grad = joined(grads)
+        for_token, for_x, _ = ctx.needs_input_grad
+        x_grad = None
+        if for_x:
+            x_grad = torch.from_numpy(link.window.input_gradient(ticket, state_grad))
+        if not for_token:
+            return None, x_grad, None
+        link.window.signal(ticket, state_grad)
+        return link.one, x_grad, None
+
+
+class FirstStep(torch.autograd.Function):
+    """A time step that no other waits behind: its gradient needs no root, a second node."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, made: tuple["Link", Ticket, np.ndarray], *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Do as `Step`."""
+        ctx.made = made
+        ctx.save_for_backward(*parameters)
+        ctx.set_materialize_grads(False)
+        return tensors(made[2])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        """Return the gradient of the input and of each parameter."""
+        if torch.is_grad_enabled():
+            return once_differentiable(FirstStep.backward)(ctx, *grads)
+        _ = ctx.saved_tensors
+        link, ticket, _ = ctx.made
+        window = link.window
+        state_grad = joined(grads)
+        needs = ctx.needs_input_grad
+        x_grad = None
+        if needs[0]:
+            x_grad = torch.from_numpy(window.input_gradient(ticket, state_grad))
+        if True not in needs[2:]:
+            return x_grad, None, *[None] * len(needs[2:])
+        flat = torch.from_numpy(window.gradient_of(ticket, state_grad))
+        return x_grad, None, *flat.split_with_sizes(window.part_sizes)
+
+
+first_step: Any = super(torch.autograd.Function, FirstStep).apply
+"""`FirstStep.apply`, without a look for functorch's transforms: 5 µs of a step's 85."""
+
+
+def tensors(new_state: np.ndarray) -> Any:
+    """Return the components of a state, or the only one, as tensors on the same memory."""
+    if new_state.shape[0] == 1:
+        return torch.from_numpy(new_state[0])
+    return tuple([torch.from_numpy(component) for component in new_state])
+
+
+def joined(grads: tuple[Any, ...]) -> np.ndarray:
+    """Return δ, (batch, states), from the gradients of the state's components."""
+    if len(grads) == 1:
+        return np.ascontiguousarray(grads[0].numpy())  # of a sum's it is one number for all
+    some = next(grad for grad in grads if grad is not None)
+    known = [torch.zeros_like(some) if grad is None else grad for grad in grads]
+    return torch.cat(known, 1).numpy()
+
+
+class Link:
+    """A cell's window, and what ties it to the parameters as they are now.
+
+    Attributes
+    ----------
+    parameters : list of Tensor
+        Of the `names`, as they were last `seen`.
+    seen : list of (id, address, requires_grad)
+        Optimisers change parameters in place; others replace them, move them or freeze them.
+    parts : int64 array, (parameters, 2)
+        Where they lie, for `CellWindow.forward`.
+    trained : bool
+        Whether any requires a gradient.
+    token : Tensor, (1,)
+        Of their root.
+    one : Tensor, (1,)
+        What a step returns for the token.
+    """
+
+    def __init__(self, window: CellWindow) -> None:
+        self.window = window
+        self.dtype: torch.dtype = getattr(torch, window.dtype.name)
+        self.one = torch.ones(1, dtype=self.dtype)
+        self.names = present(window.cell)
+        self.parameters: list[Tensor] = []
+        self.seen: list[tuple[int, int, bool]] = []
+
+    def take(self, parameters: list[Tensor], seen: list[tuple[int, int, bool]]) -> None:
+        """Take over other parameters, or others of their memory, or others of them to train.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter is of another kind than the cell was made for.
+        """
+        sizes = self.window.part_sizes
+        for parameter, size in zip(parameters, sizes, strict=True):
+            if parameter is not in_place("the parameters", parameter, self.dtype, (size,)):
+                raise ValueError("the parameters must be contiguous, got a strided one")
+        self.parts = np.array([[p.data_ptr() for p in parameters], sizes], np.int64).T.copy()
+        self.parameters, self.seen = parameters, seen
+        self.trained = any(p.requires_grad for p in parameters)
+        with torch.enable_grad():  # before any step: autograd runs it after them
+            self.token = Root.apply(self.window, *parameters)
+
+
+def require_cpu(name: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
+    """Refuse what is no tensor on the CPU, of `dtype` if one is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one line.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.layout is not STRIDED:
+        raise TypeError(f"{name} must be dense, got {tensor.layout}: convert it with .to_dense()")
+    if not tensor.is_cpu:
+        raise ValueError(f"{name} must be on the CPU, got {tensor.device}: move it with .cpu()")
+    if tensor.dtype not in FLOATS or (dtype is not None and tensor.dtype is not dtype):
+        wanted = dtype or "torch.float32 or torch.float64"
+        raise TypeError(f"{name} must be {wanted}, got {tensor.dtype}: convert it with .to()")
+
+
+def in_place(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Return a tensor whose values lie in C order at its `data_ptr`: itself, or else a copy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it has another dtype or shape, or is not on the CPU.
+    """
+    if (
+        isinstance(tensor, Tensor)
+        and tensor.layout is STRIDED
+        and tensor.is_cpu
+        and tensor.dtype is dtype
+        and tensor.shape == shape
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and tensor.data_ptr()
+    ):
+        return tensor
+    require_cpu(name, tensor, dtype)
+    if tensor.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+    return torch.empty(shape, dtype=dtype).copy_(tensor.detach())

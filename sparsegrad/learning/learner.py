@@ -1,0 +1,393 @@
+"""OnlineLearner: a cell, a readout, a method and an optimiser on a batch of streams."""
+
+import operator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegrad.cells.cell import Cell
+from sparsegrad.influence.program import aligned_zeros
+from sparsegrad.kernels.learning import steps as kernels
+from sparsegrad.kernels.vectors.simd import SLACK
+from sparsegrad.learning.chunk import check_chunk, raise_fault
+from sparsegrad.learning.optimizers import SGD, Adam, AdamW
+from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
+from sparsegrad.methods import BPTT, Layout, Method, Outcome
+from sparsegrad.symbolic.pattern import ReachPattern
+
+
+class OnlineLearner:
+    """Learn from streams, one time step after the other.
+
+    Parameters
+    ----------
+    cell : Cell
+        The recurrent cell; its weights are trained in place.
+    readout : Linear or MLP
+        Outputs and loss.
+    method : SnAp, RTRL, BPTT, UORO or RFLO
+        How the gradient of the cell's weights is found.
+    optimizer : SGD, Adam or AdamW
+        How it is spent, on the weights that exist and on the readout.
+    batch : int
+        Streams that are learned from side by side. Each has its own influence; gradients are
+        averaged over the batch as the loss is.
+    update_every : int, optional
+        Steps whose gradients are added up for one update. Default 1; with ``BPTT`` its window.
+    threads : int, optional
+        At most so many threads; default Numba's number. Results are bitwise the same for any.
+
+    Attributes
+    ----------
+    cell, readout, method, optimizer, batch, update_every
+        As given.
+    steps : int
+        Time steps learned from so far.
+
+    Raises
+    ------
+    TypeError
+        If one of the parts is of another kind.
+    ValueError
+        If `batch` or `update_every` is below 1, or the readout's arrays do not fit the cell.
+    MemoryError
+        If the influence would not fit in memory.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        readout: Linear | MLP,
+        method: Method,
+        optimizer: SGD | Adam | AdamW,
+        batch: int = 1,
+        update_every: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        _require(cell, "cell", (Cell,), "a cell such as GRU(...)")
+        _require(readout, "readout", (Linear, MLP), "Linear(...) or MLP(...)")
+        if isinstance(method, type) or not hasattr(method, "engine"):
+            raise TypeError(
+                f"method must be SnAp(n), RTRL(), BPTT(), UORO() or RFLO(), got {method!r}"
+            )
+        _require(optimizer, "optimizer", (SGD, Adam, AdamW), "SGD(...), Adam(...) or AdamW(...)")
+        self.cell, self.readout, self.method, self.optimizer = cell, readout, method, optimizer
+        self.batch = _count("batch", batch)
+        self.update_every = _update_every(method, update_every)
+        self.steps = 0
+        self._parameters = readout.parameters(cell.units, cell.dtype)
+        self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
+        self._pending_reset = np.zeros(self.batch, bool)
+        self._engine = method.engine(cell, self.batch, threads)
+        self._streams = self._new_streams(self._engine.layout)
+        self._learner = self._new_learner(self.update_every, self._engine.layout)
+
+    def step(
+        self,
+        x: NDArray[Any],
+        target: NDArray[Any],
+        weight: NDArray[Any] | None = None,
+        reset: NDArray[np.bool_] | None = None,
+    ) -> float:
+        """Learn from one time step: forward, gradient, update.
+
+        Parameters
+        ----------
+        x : float array, (batch, inputs)
+            Of the cell's dtype. With a batch of one the batch axis may be left out, here and below.
+        target : int array, (batch,), or float array, (batch, outputs)
+            Classes for cross-entropy, values otherwise.
+        weight : float array, (batch,), optional
+            Weight of each stream's loss; 0 scores nothing. Default: 1.
+        reset : bool array, (batch,), optional
+            Streams that begin a new sequence at this step.
+
+        Returns
+        -------
+        float
+            The loss, averaged over the batch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong shape or dtype, or a value that is not allowed.
+        FloatingPointError
+            If the state, the loss or the gradient stops being finite.
+        """
+        losses = self.run(
+            np.asarray(x)[None],
+            np.asarray(target)[None],
+            None if weight is None else np.asarray(weight)[None],
+            None if reset is None else np.asarray(reset)[None],
+        )
+        return float(losses[0])
+
+    def run(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float64]:
+        """Learn from T time steps in one compiled call.
+
+        Parameters
+        ----------
+        xs : float array, (T, batch, inputs)
+            Of the cell's dtype.
+        targets : int array, (T, batch), or float array, (T, batch, outputs)
+            Classes for cross-entropy, values otherwise.
+        weights : float array, (T, batch), optional
+            Weight of each loss; 0 scores nothing. Default: 1.
+        resets : bool array, (T, batch), optional
+            Where a new sequence begins: state and influence start from zero at that step.
+
+        Returns
+        -------
+        float64 array, (T,)
+            The loss of each step, averaged over the batch.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As for :meth:`step`. The message names step and batch element; the steps before it are
+            done, and weights, influence and optimiser are as they were after them.
+        """
+        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+        chunk.resets[:1] |= self._pending_reset
+        outcome = self._engine.run(self._learner, chunk, self._streams)
+        self.steps += outcome.steps
+        if outcome.steps:
+            self._pending_reset[:] = False
+        raise_fault(outcome)
+        return chunk.losses
+
+    def gradient(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+    ) -> tuple[float, dict[str, NDArray[Any]]]:
+        """Return loss and gradient of whole sequences, from their start; change nothing.
+
+        Parameters
+        ----------
+        xs, targets, weights, resets
+            As for :meth:`run`.
+
+        Returns
+        -------
+        float
+            The loss, summed over time and averaged over the batch.
+        dict of float arrays
+            Its gradient under PyTorch's names and shapes, ``weight_ih`` … ``readout.bias``; 0 where
+            a weight does not exist.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As for :meth:`step`.
+        """
+        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+        learner, grads = self._new_learner(0, self._engine.layout), self._parameters.like()
+        learner = learner._replace(
+            readout_grad=grads.arrays,
+            readout_grad_flat=grads.flat,
+        )
+        engine = self._engine.fresh()
+        raise_fault(engine.run(learner, chunk, self._new_streams(self._engine.layout)))
+        engine.flush(learner)
+        return float(chunk.losses.sum()), self.cell.dense_of(learner.grad) | grads.to_dense()
+
+    def evaluate(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float64]:
+        """Return the losses of whole sequences, from their start, without learning.
+
+        Parameters
+        ----------
+        xs, targets, weights, resets
+            As for :meth:`run`.
+
+        Returns
+        -------
+        float64 array, (T,)
+            The loss of each step, averaged over the batch.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As for :meth:`step`.
+        """
+        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+        update = self.cell.kind.compiled(self.cell.dtype)
+        layout = self._engine.layout
+        streams, steps = self._new_streams(layout), layout.steps(self.cell, self.batch, 1)
+        raise_fault(Outcome(*kernels.run_forward(update, self._learner, chunk, streams, steps)))
+        return chunk.losses
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all parameters under PyTorch's names, as :meth:`gradient` has them."""
+        return self.cell.to_dense() | self._parameters.to_dense()
+
+    @property
+    def state(self) -> NDArray[Any]:
+        """Copy of the state of every stream, (batch, components, units)."""
+        by_lane = self._by_lane()
+        return by_lane.reshape(-1, *by_lane.shape[2:])[: self.batch].copy()
+
+    @property
+    def pattern(self) -> ReachPattern | None:
+        """Reach pattern of the influence, for the methods that keep one."""
+        return getattr(self._engine, "pattern", None)
+
+    def reset(self, element: int | None = None) -> None:
+        """Begin a new sequence, for one batch element or for all: state and influence are zeroed.
+
+        Parameters
+        ----------
+        element : int, optional
+            Batch element. Default: all.
+
+        Raises
+        ------
+        IndexError
+            If there is no such element.
+        """
+        if element is not None and not 0 <= element < self.batch:
+            raise IndexError(f"element must lie in [0, {self.batch}), got {element}")
+        which = slice(None) if element is None else element
+        if element is None:
+            self._streams.state[:] = 0
+        else:
+            self._by_lane()[divmod(element, self._streams.abreast)] = 0
+        self._pending_reset[which] = True  # the loop zeroes what the method carries
+
+    def update_after(self, steps: int) -> None:
+        """Add up the gradients of so many steps for each update from now on.
+
+        Parameters
+        ----------
+        steps : int
+            At least 1; the steps since the last update count.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `steps` is no such number, or the method is BPTT, whose window decides.
+        """
+        self.update_every = _update_every(self.method, steps)
+        self._learner = self._learner._replace(update_every=self.update_every)
+
+    def save(self, path: str | Path) -> None:
+        """Write all that the learner carries into a file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+            A safetensors file; see :func:`sparsegrad.learning.checkpoint.save_learner`.
+
+        Raises
+        ------
+        FloatingPointError
+            If a number is not finite.
+        OSError
+            If the file cannot be written; one that was there before is untouched.
+        """
+        from sparsegrad.learning.checkpoint import save_learner  # which imports this module
+
+        save_learner(self, path)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, cell: Cell | None = None, threads: int | None = None
+    ) -> "OnlineLearner":
+        """Read a learner that goes on bit for bit as the one that was saved would have.
+
+        Parameters
+        ----------
+        path : str or Path
+            Written by :meth:`save`.
+        cell : Cell, optional
+            Needed for a cell of your own: one of the same structure, whose weights are replaced.
+        threads : int, optional
+            At most so many threads; default Numba's number.
+
+        Raises
+        ------
+        ValueError
+            If the file is foreign, of another version, cut short or damaged, or needs a cell.
+        OSError
+            If it cannot be read.
+        """
+        from sparsegrad.learning.checkpoint import load_learner
+
+        return load_learner(path, cell, threads)[0]
+
+    def _by_lane(self) -> NDArray[Any]:
+        """View the state of every stream, (groups, lanes, components, units)."""
+        groups, components, _ = self._streams.state.shape
+        shape = groups, components, self.cell.units, self._streams.abreast
+        return self._streams.state.reshape(shape).transpose(0, 3, 1, 2)
+
+    def _new_streams(self, layout: Layout) -> kernels.Streams:
+        cell, parameters, dtype = self.cell, self._parameters, self.cell.dtype
+        components, n_maps = cell.kind.components, len(cell.kind.maps)
+        groups, abreast = layout.groups, layout.abreast
+        units, width = cell.units * abreast, parameters.features * abreast
+        return kernels.Streams(
+            abreast=abreast,
+            state=aligned_zeros((groups, components, units), dtype),
+            old_state=aligned_zeros((groups, components, units), dtype),
+            new_state=aligned_zeros((groups, components, units), dtype),
+            pre=aligned_zeros((groups, n_maps, units), dtype),
+            features=aligned_zeros((groups, width), dtype),
+            error=aligned_zeros((groups, parameters.outputs * abreast), dtype),
+            feature_grad=aligned_zeros((width,), dtype),
+            y=np.zeros(parameters.outputs, dtype),
+            since=np.zeros(1, np.int64),
+        )
+
+    def _new_learner(self, update_every: int, layout: Layout) -> kernels.Learner:
+        grads: Parameters = self._parameters.like()
+        return kernels.Learner(
+            maps=self.cell.maps,
+            parts=layout.parts,
+            threads=layout.threads if layout.threads > 1 else None,
+            readout=self._parameters.arrays,
+            loss=LOSSES[self.readout.loss],
+            optimizer=self._memory,
+            update_every=update_every,
+            readout_flat=self._parameters.flat,
+            grad=np.zeros(self.cell.weights.size + SLACK, self.cell.dtype),
+            readout_grad=grads.arrays,
+            readout_grad_flat=grads.flat,
+        )
+
+
+def _require(value: object, name: str, kinds: tuple[type, ...], wanted: str) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer of at least 1, got {value!r}")
+    if operator.index(value) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return operator.index(value)
+
+
+def _update_every(method: Method, update_every: int | None) -> int:
+    if isinstance(method, BPTT):
+        if update_every is not None:
+            raise ValueError("update_every must be left out with BPTT: its window decides")
+        return method.window or 1
+    return 1 if update_every is None else _count("update_every", update_every)

@@ -1,0 +1,177 @@
+"""Readouts: from the state to outputs and a loss."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegrad.kernels.learning import readouts as kernels
+
+LOSSES = {
+    "squared_error": kernels.SQUARED_ERROR,
+    "cross_entropy": kernels.CROSS_ENTROPY,
+    "binary_cross_entropy": kernels.BINARY_CROSS_ENTROPY,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """Linear readout ``y = B h + b``.
+
+    Parameters
+    ----------
+    outputs : int
+        Number of outputs.
+    loss : {"squared_error", "cross_entropy", "binary_cross_entropy"}
+        Half the sum of squares; softmax cross-entropy with integer classes; or the sum over outputs
+        of the logistic loss with targets in [0, 1].
+    weight : float array, (outputs, units), optional
+        Initial weight, of the cell's dtype. Default: N(0, 1/units).
+    bias : float array, (outputs,), optional
+        Initial bias. Default: 0.
+    seed : int
+        Seed of the initial weight.
+
+    Raises
+    ------
+    ValueError
+        If `outputs` is below 1 or the loss unknown.
+    """
+
+    outputs: int
+    loss: str = "squared_error"
+    weight: NDArray[Any] | None = None
+    bias: NDArray[Any] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.outputs, self.loss)
+
+    def parameters(self, units: int, dtype: np.dtype[Any]) -> "Parameters":
+        """Allocate the parameters for a cell of `units` units and give them their first values."""
+        parameters = Parameters(units, 0, self.outputs, dtype)
+        rng = np.random.default_rng(self.seed)
+        _start(parameters.arrays.weight, "readout weight", self.weight, rng)
+        _start(parameters.arrays.bias, "readout bias", self.bias, None)
+        return parameters
+
+
+@dataclass(frozen=True, eq=False)
+class MLP:
+    """Readout with one hidden layer, ``y = B max(A h + a, 0) + b``.
+
+    Parameters
+    ----------
+    hidden, outputs : int
+        Width of the hidden layer; number of outputs.
+    loss : str
+        As in :class:`Linear`.
+    hidden_weight, hidden_bias, weight, bias : float arrays, optional
+        Initial A ``(hidden, units)``, a ``(hidden,)``, B ``(outputs, hidden)``, b ``(outputs,)``.
+        Default: N(0, 2/units), 0, N(0, 1/hidden), 0.
+    seed : int
+        Seed of the initial weights.
+
+    Raises
+    ------
+    ValueError
+        If a width is below 1 or the loss unknown.
+    """
+
+    hidden: int
+    outputs: int
+    loss: str = "squared_error"
+    hidden_weight: NDArray[Any] | None = None
+    hidden_bias: NDArray[Any] | None = None
+    weight: NDArray[Any] | None = None
+    bias: NDArray[Any] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.outputs, self.loss)
+        if self.hidden < 1:
+            raise ValueError(f"hidden must be at least 1, got {self.hidden}; use Linear for none")
+
+    def parameters(self, units: int, dtype: np.dtype[Any]) -> "Parameters":
+        """Allocate the parameters for a cell of `units` units and give them their first values."""
+        parameters = Parameters(units, self.hidden, self.outputs, dtype)
+        rng = np.random.default_rng(self.seed)
+        arrays = parameters.arrays
+        _start(arrays.hidden_weight, "readout hidden_weight", self.hidden_weight, rng, np.sqrt(2))
+        _start(arrays.hidden_bias, "readout hidden_bias", self.hidden_bias, None)
+        _start(arrays.weight, "readout weight", self.weight, rng)
+        _start(arrays.bias, "readout bias", self.bias, None)
+        return parameters
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """The parameters of a readout, or their gradient: one flat array and its parts."""
+
+    units: int
+    hidden: int
+    outputs: int
+    dtype: np.dtype[Any]
+    flat: NDArray[Any] = field(init=False)
+    arrays: kernels.Readout = field(init=False)
+
+    def __post_init__(self) -> None:
+        features = self.hidden or self.units
+        shapes = (
+            (self.units, self.hidden),
+            (self.hidden,),
+            (features, self.outputs),
+            (self.outputs,),
+        )
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        flat = np.zeros(sum(sizes), self.dtype)
+        parts = np.split(flat, np.cumsum(sizes)[:-1])
+        arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        object.__setattr__(self, "flat", flat)
+        object.__setattr__(self, "arrays", kernels.Readout(*arrays))
+
+    @property
+    def features(self) -> int:
+        """Width of what the last layer reads."""
+        return self.hidden or self.units
+
+    def like(self) -> "Parameters":
+        """Return zeros of the same shapes."""
+        return Parameters(self.units, self.hidden, self.outputs, self.dtype)
+
+    def to_dense(self) -> dict[str, NDArray[Any]]:
+        """Return copies in PyTorch's layout, ``(outputs, sources)``, under ``readout.…``."""
+        dense = {f"readout.{name}": array.T.copy() for name, array in self.arrays._asdict().items()}
+        if not self.hidden:
+            del dense["readout.hidden_weight"], dense["readout.hidden_bias"]
+        return dense
+
+
+def _check(outputs: int, loss: str) -> None:
+    if outputs < 1:
+        raise ValueError(f"outputs must be at least 1, got {outputs}")
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {loss!r}")
+
+
+def _start(
+    target: NDArray[Any],
+    name: str,
+    given: NDArray[Any] | None,
+    rng: np.random.Generator | None,
+    gain: float = 1.0,
+) -> None:
+    """Fill an array, stored source by source, from what was given in PyTorch's layout."""
+    if given is None:
+        if rng is not None:
+            target[:] = rng.standard_normal(target.shape) * gain / np.sqrt(target.shape[0])
+        return
+    values = np.asarray(given)
+    if values.dtype != target.dtype:
+        raise TypeError(f"{name} must be {target.dtype} as the cell is, got {values.dtype}")
+    if values.shape != target.T.shape:
+        raise ValueError(f"{name} must have shape {target.T.shape}, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    target[:] = values.T

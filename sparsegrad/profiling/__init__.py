@@ -1,0 +1,1 @@
+"""What a step costs: counted, measured, and expected by a cost model."""

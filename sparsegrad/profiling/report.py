@@ -1,0 +1,296 @@
+"""The profile as text: a table for people, JSON and CSV for programs, files for later."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sparsegrad.cells.structure import percent
+from sparsegrad.profiling.profile import POINT_KEYS, Point
+from sparsegrad.profiling.scaling import Fit
+from sparsegrad.system.atomic import write_whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LEGEND_COUNTED = (
+    "entries: numbers kept in J; density: of J on the weights that exist",
+    "xBPTT: multiply-adds of forward and update beside sparse BPTT's three per weight; "
+    "xRTRL: of the update beside exact RTRL's on the same weights",
+)
+LEGEND_TIMED = (
+    "time: of one update of J, warm, median; GB/s: J read once and written once",
+    "predicted: by counts and this machine's rates, which probes found",
+    "roof: least time on this machine at its multiply-add peak, or at its bandwidth for a J of "
+    "that size, over the time",
+)
+
+
+class Column(NamedTuple):
+    """A column of the table."""
+
+    heading: str
+    text: Callable[[Point], str]
+    timed: bool = False  # left out where nothing was to be run
+    spare: int = 0  # a terminal too narrow for all drops the column with the highest one first
+
+
+def count(number: float) -> str:
+    """Return a count in at most five characters: 999, 15.7k, 1.18M, 52.9G."""
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if number < 999.5:
+            return f"{number:.0f}" if unit == "" else f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}E"
+
+
+def size(number: float) -> str:
+    """Return bytes in binary units: 61 KiB, 4.5 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1023.5:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{_three(number)} {unit}"
+        number /= 1024
+    return f"{_three(number)} PiB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the unit that fits: 85.1 us, 1.06 ms, 2.31 s."""
+    for unit, scale in (("ns", 1e9), ("us", 1e6), ("ms", 1e3)):
+        if seconds * scale < 999.5:
+            return f"{_three(seconds * scale)} {unit}"
+    return f"{_three(seconds)} s"
+
+
+def _three(number: float) -> str:
+    """Three digits, never in exponential form."""
+    return f"{number:.{0 if number >= 99.95 else 1 if number >= 9.995 else 2}f}"
+
+
+def ratio(number: float | None) -> str:
+    """Return a ratio: 0.0059, 0.73, 25.2, 2065."""
+    if number is None:
+        return "-"
+    return count(number) if number >= 99.95 else f"{number:.2g}" if number < 0.1 else _two(number)
+
+
+def _two(number: float) -> str:
+    return f"{number:.2f}" if number < 10 else f"{number:.1f}"
+
+
+def _percent(number: float | None) -> str:
+    if number is None:
+        return "-"
+    return f"{100 * number:.0f}%" if number >= 0.0995 else f"{100 * number:.2g}%"
+
+
+def _time(point: Point) -> str:
+    if point.seconds is None:
+        return (point.note or "-").replace(" ", "-")
+    return duration(point.seconds)
+
+
+def _predicted(point: Point) -> str:
+    return "-" if point.predicted_seconds is None else duration(point.predicted_seconds)
+
+
+def _quartiles(point: Point) -> str:
+    if point.seconds is None or point.seconds_low is None or point.seconds_high is None:
+        return "-"
+    down, up = (100 * (q / point.seconds - 1) for q in (point.seconds_low, point.seconds_high))
+    return f"{down:+.0f}{up:+.0f}%"
+
+
+NET = (
+    Column("cell", lambda p: p.cell),
+    Column("units", lambda p: str(p.units)),
+    Column("sparsity", lambda p: percent(p.sparsity)),
+)
+COLUMNS = (
+    Column("n", lambda p: str(p.n)),
+    Column("weights", lambda p: count(p.weights), spare=6),
+    Column("entries", lambda p: count(p.entries)),
+    Column("density", lambda p: _percent(p.density), spare=3),
+    Column("mult-adds", lambda p: count(p.multiply_adds)),
+    Column("bytes", lambda p: size(p.bytes), spare=7),
+    Column("time", _time, timed=True),
+    Column("quartiles", _quartiles, timed=True, spare=5),
+    Column("predicted", _predicted, timed=True, spare=4),
+    Column("GFLOP/s", lambda p: ratio(p.gflops), timed=True, spare=2),
+    Column("GB/s", lambda p: ratio(p.gbytes_per_second), timed=True, spare=1),
+    Column("roof", lambda p: _percent(p.roofline_fraction), timed=True),
+    Column("xBPTT", lambda p: ratio(p.vs_bptt)),
+    Column("xRTRL", lambda p: ratio(p.vs_rtrl)),
+)
+FIT_HEADINGS = ("cell", "against", "n", "points", "time", "exact count", "paper's law")
+
+
+def plain_report(points: Sequence[Point], fits: Sequence[Fit], title: str) -> str:
+    """Return the tables as plain text, every column of every point on one line of its own.
+
+    Parameters
+    ----------
+    points : sequence of Point
+    fits : sequence of Fit
+    title : str
+
+    Returns
+    -------
+    str
+    """
+    shown = _relevant(points, [*NET, *COLUMNS])
+    rows = [[column.heading for column in shown]]
+    rows += [[column.text(point).replace(" ", "") for column in shown] for point in points]
+    parts = [title, "", *_aligned(rows), "", *_legend(points)]
+    if fits:
+        headings = [heading.replace(" ", "-") for heading in FIT_HEADINGS]
+        parts += ["", "growth exponents", "", *_aligned([headings, *map(_fit_row, fits)])]
+    return "\n".join(parts) + "\n"
+
+
+def rich_report(
+    console: "Console", points: Sequence[Point], fits: Sequence[Fit], title: str
+) -> None:
+    """Print the tables on a terminal; a narrow one gets the columns that matter most.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    points : sequence of Point
+    fits : sequence of Fit
+    title : str
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    def table() -> Table:
+        return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+    net = Column("net", lambda p: f"{p.cell} {p.units} @ {percent(p.sparsity)}")
+    shown = _fitting(points, _relevant(points, [net, *COLUMNS]), console.width)
+    main = table()
+    main.add_column("net", style="bold", no_wrap=True)
+    for column in shown[1:]:
+        main.add_column(column.heading, justify="right", no_wrap=True)
+    previous = ""
+    for point in points:
+        first = net.text(point)
+        if previous not in ("", first):
+            main.add_section()
+        cells = [Text(column.text(point), style=_style(column, point)) for column in shown[1:]]
+        main.add_row("" if first == previous else first, *cells)
+        previous = first
+    console.print(Text(title, style="bold"))
+    console.print(main)
+    for line in _legend(points):
+        console.print(Text(line, style="dim"))
+    if fits:
+        growth = table()
+        for i, heading in enumerate(FIT_HEADINGS):
+            growth.add_column(heading, justify="left" if i < 2 else "right")
+        for fit in fits:
+            growth.add_row(*_fit_row(fit))
+        console.print(Text("\ngrowth exponents", style="bold"))
+        console.print(growth)
+
+
+def _style(column: Column, point: Point) -> str:
+    if column.heading == "roof" and point.roofline_fraction is not None:
+        return "green" if point.roofline_fraction >= 0.5 else ""
+    if column.heading == "time" and point.note is not None:
+        return "yellow"
+    if column.heading == "xRTRL" and point.n != "rtrl" and point.vs_rtrl == 1:
+        return "green"  # saturated: SnAp-n is exact RTRL here
+    return "dim" if column.text(point) == "-" else ""
+
+
+def _tried(points: Sequence[Point]) -> bool:
+    return any(point.seconds is not None or point.note is not None for point in points)
+
+
+def _legend(points: Sequence[Point]) -> tuple[str, ...]:
+    return LEGEND_COUNTED + (LEGEND_TIMED if _tried(points) else ())
+
+
+def _relevant(points: Sequence[Point], columns: Sequence[Column]) -> list[Column]:
+    return [column for column in columns if _tried(points) or not column.timed]
+
+
+def _fitting(points: Sequence[Point], columns: list[Column], width: int) -> list[Column]:
+    """Drop columns that can be spared until the rest fits, with two blanks between columns."""
+    needed = {
+        column.heading: max(map(len, [column.heading, *map(column.text, points)])) + 2
+        for column in columns
+    }
+    while sum(needed[column.heading] for column in columns) > width:
+        last = max(columns, key=lambda column: column.spare)
+        if last.spare == 0:
+            break
+        columns = [column for column in columns if column is not last]
+    return columns
+
+
+def _fit_row(fit: Fit) -> list[str]:
+    powers = ["-" if x is None else f"{x:.2f}" for x in (fit.time, fit.counted)]
+    law = "-" if fit.law is None else f"{fit.law:g}"
+    return [fit.cell, fit.against, str(fit.n), str(fit.points), *powers, law]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+
+
+def json_report(points: Sequence[Point]) -> str:
+    """Return the points as a JSON list of objects with the keys `POINT_KEYS`."""
+    rows = ",\n".join(json.dumps(point.as_dict(), allow_nan=False) for point in points)
+    return f"[\n{rows}\n]\n" if points else "[]\n"
+
+
+def csv_report(points: Sequence[Point]) -> str:
+    """Return the points as CSV with a heading; what was not run is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, POINT_KEYS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(point.as_dict() for point in points)
+    return text.getvalue()
+
+
+def write_data(
+    folder: Path, points: Sequence[Point], fits: Sequence[Fit], run: dict[str, object]
+) -> list[Path]:
+    """Write profile.json, profile.csv and run.json (options, machine, fits), each whole.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it does not exist.
+    points : sequence of Point
+    fits : sequence of Fit
+    run : dict
+        What was run and where.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = json.dumps({**run, "fits": [fit.as_dict() for fit in fits]}, indent=2) + "\n"
+    texts = {
+        "profile.json": json_report(points),
+        "profile.csv": csv_report(points),
+        "run.json": about,
+    }
+    for name, text in texts.items():
+        write_whole(folder / name, text.encode())
+    return [folder / name for name in texts]

@@ -1,0 +1,1 @@
+"""Runs in folders: settings, training, comparison, and going on bit for bit."""

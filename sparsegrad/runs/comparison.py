@@ -1,0 +1,341 @@
+"""The same budget for several methods, rates and seeds, in processes side by side.
+
+Every run is a `sparsegrad train` in a folder of its own, so that whatever stops the comparison
+stops nothing that is done: given again, it goes on with the runs that are not.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsegrad.runs.folder import read_metrics
+from sparsegrad.runs.settings import CHANGEABLE, Settings
+from sparsegrad.runs.run import DIVERGED, FINISHED, PARENT, StopWish
+from sparsegrad.system.atomic import write_whole
+
+KEYS = (
+    "method", "rate", "seed", "status", "tokens", "seconds", "tokens_per_second", "loss", "value",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a comparison."""
+
+    settings: Settings
+    path: Path
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The reports so far."""
+        return read_metrics(self.path / "metrics.jsonl")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the last process left behind, if it came to its end."""
+        try:
+            return dict(json.loads((self.path / "summary.json").read_bytes()))
+        except FileNotFoundError:
+            return {}
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent, or the run diverged, as it would again."""
+        summary, tokens, seconds = self.summary, self.settings.tokens, self.settings.seconds
+        if summary.get("status") == DIVERGED:
+            return True
+        return summary.get("status") == FINISHED and (
+            (tokens is not None and summary["tokens"] >= tokens)
+            or (seconds is not None and summary["seconds"] >= seconds)
+        )
+
+
+def plan(
+    given: dict[str, Any],
+    methods: Sequence[str],
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    folder: Path,
+) -> list[Entry]:
+    """Return the runs of a comparison, each with its folder and its settings in it.
+
+    Parameters
+    ----------
+    given : dict
+        Settings that all runs share.
+    methods, rates, seeds : sequences
+        One run for each of their combinations.
+    folder : Path
+        Made where it does not exist.
+
+    Raises
+    ------
+    ValueError
+        If a setting is wrong, or `folder` holds runs with other settings.
+    OSError
+        If a file cannot be read or written.
+    """
+    entries = []
+    for method in dict.fromkeys(methods):
+        for rate in dict.fromkeys(rates):
+            for seed in dict.fromkeys(seeds):
+                own = {"method": method, "rate": rate, "seed": seed}
+                settings = Settings(**{"threads": 1, **given, **own})
+                name = f"{method.replace(':', '-')}_rate-{rate:g}_seed-{seed}"
+                entries.append(Entry(settings, folder / "runs" / name))
+    task = entries[0].settings.make_task()  # says now what is wrong with a file
+    entries = [Entry(entry.settings.resolved(task), entry.path) for entry in entries]
+    for entry in entries:
+        _prepare(entry)
+    return entries
+
+
+def _prepare(entry: Entry) -> None:
+    path = entry.path / "config.json"
+    wanted = entry.settings.as_dict()
+    if not path.exists():
+        entry.path.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
+        return
+    stored = json.loads(path.read_bytes())
+    for name in wanted:
+        # reports are further apart where the budget was larger; the old distance stays
+        if name not in (*CHANGEABLE, "report") and stored.get(name) != wanted[name]:
+            raise ValueError(
+                f"--out must hold runs of these settings: {name} is {stored.get(name)} in "
+                f"{entry.path}, got {wanted[name]}"
+            )
+
+
+def run_all(
+    entries: Sequence[Entry], jobs: int, tell: Callable[[Entry, int, int], None]
+) -> tuple[list[str], bool]:
+    """Run what is not done, so many processes at a time.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    jobs : int
+        Processes side by side.
+    tell : callable
+        Called with an entry whenever one is done, with the number done and of all.
+
+    Returns
+    -------
+    list of str
+        Why each run that failed did.
+    bool
+        Whether Ctrl-C ended it; every run has saved its checkpoint.
+    """
+    waiting = [entry for entry in entries if not entry.done]
+    running: dict[subprocess.Popen[bytes], Entry] = {}
+    errors: list[str] = []
+    done = len(entries) - len(waiting)
+    with StopWish() as stop:
+        while running or (waiting and not stop.asked):
+            while waiting and len(running) < jobs and not stop.asked:
+                entry = waiting.pop(0)
+                running[_start(entry)] = entry
+            if stop.asked:
+                for child in running:
+                    child.send_signal(signal.SIGINT)  # it saves, and says so in its log
+                for child in running:
+                    child.wait()
+            for child, entry in list(running.items()):
+                if child.poll() is None:
+                    continue
+                del running[child]
+                if child.returncode and not entry.done and not stop.asked:
+                    errors.append(f"{entry.path.name}: {_reason(child, entry.path / 'log.txt')}")
+                done += 1
+                tell(entry, done, len(entries))
+            time.sleep(0.05)
+    return errors, stop.asked
+
+
+def _start(entry: Entry) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "sparsegrad.cli", "train", entry.settings.task]
+    command += ["--out", str(entry.path), "--resume"]
+    for name in ("tokens", "seconds"):
+        value = getattr(entry.settings, name)
+        if value is not None:
+            command += [f"--{name}", repr(value)]
+    with open(entry.path / "log.txt", "ab") as log:
+        # in a session of its own: Ctrl-C reaches it through this process, once
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "MPLBACKEND": "agg", PARENT: str(os.getpid())},
+        )  # fmt: skip
+
+
+def _reason(child: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Return why a run failed; its log may end with the lines of one that still runs there."""
+    if child.returncode < 0:
+        return f"ended by {signal.Signals(-child.returncode).name}"
+    lines = log.read_text(errors="replace").splitlines()
+    errors = [line for line in lines if re.match(r"sparsegrad: |\w*(Error|Exception)\b", line)]
+    return (errors or lines or ["no word"])[-1].removeprefix("sparsegrad: ")
+
+
+def results(entries: Sequence[Entry], measure: str) -> list[dict[str, Any]]:
+    """Return one row per run, with the keys `KEYS`; `value` is the measure at its end.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    measure : str
+        As :func:`measure_of` gives it.
+    """
+    rows = []
+    for entry in entries:
+        last: dict[str, Any] = next(iter(entry.metrics[-1:]), {})
+        seconds = last.get("seconds")
+        rows.append({
+            "method": entry.settings.method,
+            "rate": entry.settings.rate,
+            "seed": entry.settings.seed,
+            "status": entry.summary.get("status", "unfinished"),
+            "tokens": last.get("tokens", 0),
+            "seconds": seconds,
+            "tokens_per_second": round(last["tokens"] / seconds, 1) if seconds else None,
+            "loss": last.get("loss"),
+            "value": last.get(measure),
+        })  # fmt: skip
+    return rows
+
+
+def measure_of(entries: Sequence[Entry]) -> tuple[str, bool]:
+    """Return the key of the reports by which runs are compared, and whether higher is better."""
+    task = entries[0].settings.make_task()
+    held_out = task.held_out() is not None
+    return f"held_out_{task.measure}" if held_out else task.measure, task.higher_is_better
+
+
+def best_rates(rows: Sequence[dict[str, Any]], higher_is_better: bool) -> list[dict[str, Any]]:
+    """Return one line per method: its best rate, and mean and spread over the seeds at it.
+
+    A run that diverged counts with what it had reached where higher is better, else as infinite.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of :func:`results`.
+    higher_is_better : bool
+
+    Returns
+    -------
+    list of dict
+        ``method``, ``rate``, ``mean``, ``std``, ``low``, ``high``, ``runs``, ``diverged``,
+        ``tokens_per_second``; best method first.
+    """
+    lines = []
+    sign = 1.0 if higher_is_better else -1.0
+    for method in dict.fromkeys(row["method"] for row in rows):
+        at_rates = []
+        for rate in dict.fromkeys(row["rate"] for row in rows):
+            some = [row for row in rows if (row["method"], row["rate"]) == (method, rate)]
+            if some:
+                at_rates.append(_line(method, rate, some, higher_is_better))
+        lines.append(max(at_rates, key=lambda line: sign * line["mean"]))
+    return sorted(lines, key=lambda line: -sign * line["mean"])
+
+
+def _line(
+    method: str, rate: float, rows: Sequence[dict[str, Any]], higher_is_better: bool
+) -> dict[str, Any]:
+    worst = 0.0 if higher_is_better else float("inf")
+    lost = [row["status"] == DIVERGED for row in rows]
+    values = [
+        worst if row["value"] is None or (gone and not higher_is_better) else float(row["value"])
+        for row, gone in zip(rows, lost, strict=True)
+    ]
+    finite = all(map(np.isfinite, values))
+    return {
+        "method": method,
+        "rate": rate,
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 and finite else 0.0,
+        "low": min(values),
+        "high": max(values),
+        "runs": len(values),
+        "diverged": sum(lost),
+        "tokens_per_second": float(np.median([row["tokens_per_second"] or 0 for row in rows])),
+    }
+
+
+def table(lines: Sequence[dict[str, Any]], measure: str) -> str:
+    """Return the lines of :func:`best_rates` as a table."""
+    heading = ["method", "best rate", f"{measure}: mean", "±", "lowest", "highest", "runs",
+               "diverged", "tokens/s"]  # fmt: skip
+    rows = [heading] + [
+        [
+            line["method"], f"{line['rate']:g}", f"{line['mean']:.3f}", f"{line['std']:.3f}",
+            f"{line['low']:.3f}", f"{line['high']:.3f}", str(line["runs"]), str(line["diverged"]),
+            f"{line['tokens_per_second']:,.0f}",
+        ]
+        for line in lines
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(
+        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) + "\n"
+        for row in rows
+    )
+
+
+def write_results(
+    folder: Path,
+    entries: Sequence[Entry],
+    rows: Sequence[dict[str, Any]],
+    lines: Sequence[dict[str, Any]],
+    measure: str,
+) -> list[Path]:
+    """Write compare.csv, a row per run, and compare.json, with the curves; each whole.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, KEYS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    shared = {k: v for k, v in entries[0].settings.as_dict().items() if k not in KEYS}
+    curves = [
+        {key: getattr(entry.settings, key) for key in ("method", "rate", "seed")}
+        | {"tokens": tokens, measure: values}
+        for entry in entries
+        for tokens, values in [curve(entry, measure)]
+    ]
+    content = {
+        "settings": shared | {"tokens": entries[0].settings.tokens},
+        "measure": measure,
+        "best": [{k: _finite(v) for k, v in line.items()} for line in lines],
+        "runs": list(rows),
+        "curves": curves,
+    }
+    write_whole(folder / "compare.csv", text.getvalue().encode())
+    write_whole(folder / "compare.json", (json.dumps(content) + "\n").encode())
+    return [folder / "compare.csv", folder / "compare.json"]
+
+
+def curve(entry: Entry, measure: str) -> tuple[list[float], list[float]]:
+    """Return tokens and measure of a run's reports."""
+    seen = [line for line in entry.metrics if measure in line]
+    return [line["tokens"] for line in seen], [line[measure] for line in seen]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value

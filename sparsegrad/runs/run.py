@@ -1,0 +1,319 @@
+"""One run: draw, learn, report, save; stopped at any moment, it goes on bit for bit."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from sparsegrad.learning.checkpoint import learner_tensors, load_learner, save_learner
+from sparsegrad.runs.folder import Folder, Metrics
+from sparsegrad.learning.learner import OnlineLearner
+from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings
+from sparsegrad.tasks import Sequences, Task
+from sparsegrad.runs.watch import Watch
+
+PARENT = "SPARSEGRAD_PARENT"
+"""Variable with the process that a run is made for, and must not outlive."""
+FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what it has counted since its last report."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+    reported: int = 0  # tokens at the last report
+    loss: float = 0.0  # nats since then
+    scored: float = 0.0  # losses since then
+    metrics: int = 0  # bytes of metrics.jsonl
+
+
+class Run:
+    """A run, new or gone on with.
+
+    Parameters
+    ----------
+    settings : Settings
+        Resolved here; see :func:`open_run` for those of a run in a folder.
+    folder : Folder, optional
+        Where config, metrics and checkpoints go; without it nothing is kept.
+    watch : callable, optional
+        Makes what shows the run from its settings. Default: nothing is shown.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Folder | None = None,
+        watch: Callable[[Settings], Watch] = lambda settings: Watch(settings, quiet=True),
+    ) -> None:
+        self.task: Task = settings.make_task()
+        self.settings = settings = settings.resolved(self.task)
+        self.folder = folder
+        self.progress = Progress()
+        self.last: dict[str, Any] = {}  # the last report
+        self._metrics: Metrics | None = None
+        self._watch = watch(settings)
+        self._sequence = settings.update == "sequence" and not settings.method.startswith("bptt")
+        if folder is not None and folder.checkpoint.exists():
+            self._go_on(folder)
+        elif folder is not None and folder.read("checkpoint.json") is not None:
+            raise ValueError(
+                f"{folder.path} must hold the {folder.checkpoint.name} that its checkpoint.json "
+                "tells of, got none: restore it, or begin anew in another folder"
+            )
+        else:
+            self.learner: OnlineLearner = settings.make_learner(self.task)
+        if folder is not None:
+            # the budget, or the place of a file, may be another one from here on
+            folder.write("config.json", {"sparsegrad": _version()} | settings.as_dict())
+            self._metrics = Metrics(folder.metrics, self.progress.metrics)
+
+    def train(self) -> dict[str, Any]:
+        """Run until the budget is spent, a signal, or divergence; return the summary.
+
+        Ctrl-C and SIGTERM are heard between two draws: the run saves a checkpoint and its summary,
+        and only then does the signal what it does without a run, such as raise KeyboardInterrupt.
+
+        Returns
+        -------
+        dict
+            ``status``: finished, diverged, or interrupted by a signal whose handler returned;
+            ``tokens``, ``seconds``,
+            ``tokens_per_second``, the numbers of the last report, and ``reason`` of a divergence.
+
+        Raises
+        ------
+        ValueError, OSError
+            If the task's data are wrong, or a file cannot be written; the last checkpoint stays.
+        """
+        reason, compiled = None, False
+        self._before, self._began = self.progress.seconds, time.monotonic()
+        self._from, self._saved = self.progress.tokens, time.monotonic()
+        with StopWish() as stop, self._watch as watch:
+            try:
+                while not self._spent() and not stop.asked:
+                    self._learn(self.task.draw())
+                    if not compiled:  # not learning: neither clock nor speed counts the first draw
+                        self._began, self._from = time.monotonic(), self.progress.tokens
+                        compiled = True
+                    self._clock()
+                    if self._due():
+                        self._report()
+                    if time.monotonic() - self._saved >= self.settings.save:
+                        self._save()
+                    watch.advance(self.progress.tokens, self.progress.seconds, self._rate())
+                self._save()
+                status = INTERRUPTED if stop.asked and not self._spent() else FINISHED
+                if status == FINISHED and self.progress.scored:
+                    self._report(last=True)  # behind the checkpoint: a larger budget forgets it
+            except FloatingPointError as error:
+                status, reason = DIVERGED, self._diverged(error)
+        summary = self._summary(status, reason)
+        if stop.number is not None:  # a loop over seeds must end, not go on with the next one
+            signal.raise_signal(stop.number)
+        return summary
+
+    def _learn(self, drawn: Sequences) -> None:
+        progress, learner = self.progress, self.learner
+        steps, batch = drawn.weights.shape
+        if self._sequence:
+            learner.update_after(steps)
+        loss = float(learner.run(*drawn).sum()) * batch
+        scored = float(drawn.weights.sum())
+        self.task.hear(loss / scored)
+        progress.tokens += steps * batch
+        progress.loss += loss
+        progress.scored += scored
+
+    def _spent(self) -> bool:
+        tokens, seconds = self.settings.tokens, self.settings.seconds
+        return (tokens is not None and self.progress.tokens >= tokens) or (
+            seconds is not None and self.progress.seconds >= seconds
+        )
+
+    def _clock(self) -> None:
+        self.progress.seconds = self._before + time.monotonic() - self._began
+
+    def _rate(self) -> float:
+        spent = time.monotonic() - self._began
+        return (self.progress.tokens - self._from) / spent if spent > 0 else 0.0
+
+    def _due(self) -> bool:
+        """Whether a report is due: at the same tokens whenever a run was stopped."""
+        every = self.settings.report or 1
+        return self.progress.tokens // every > self.progress.reported // every
+
+    def _report(self, last: bool = False) -> None:
+        progress = self.progress
+        loss = progress.loss / progress.scored if progress.scored else 0.0
+        line = {"tokens": progress.tokens, "loss": loss, "seconds": round(progress.seconds, 3)}
+        line |= self.task.report(loss)
+        held_out = self.task.held_out()
+        if held_out is not None:
+            unseen = float(self.learner.evaluate(*held_out).mean())
+            line |= {f"held_out_{k}": v for k, v in self.task.report(unseen).items()}
+        self.last = line
+        if self._metrics is not None:
+            self._metrics.add(line)
+            progress.metrics = self._metrics.length
+        progress.reported, progress.loss, progress.scored = progress.tokens, 0.0, 0.0
+        self._watch.report(line, last)
+
+    def _save(self) -> None:
+        """Write a checkpoint that knows how many bytes of the metrics are its own."""
+        if self.folder is None or self._metrics is None:
+            return
+        extra = {
+            "settings": _fixed(self.settings),
+            "task": self.task.position(),
+            "progress": asdict(self.progress),
+            "last": self.last,
+        }
+        try:
+            self._metrics.sync()
+            save_learner(self.learner, self.folder.checkpoint, extra)
+            self.folder.write("checkpoint.json", extra)
+        except OSError as error:
+            raise OSError(
+                f"cannot write a checkpoint into {self.folder.path}: {error.strerror or error}; "
+                "what was there stays: make room and go on with --resume"
+            ) from error
+        self._saved = time.monotonic()
+
+    def _go_on(self, folder: Folder) -> None:
+        self.learner, extra = load_learner(folder.checkpoint, threads=self.settings.threads or None)
+        if extra.get("settings") != _fixed(self.settings):
+            raise ValueError(
+                f"{folder.checkpoint} must be of the run in config.json beside it, got another's"
+            )
+        self.task.go_to(extra["task"])
+        self.progress = Progress(**extra["progress"])
+        self.last = extra["last"]
+
+    def _diverged(self, error: FloatingPointError) -> str:
+        """Say where and what; the checkpoint on the disk is from before."""
+        kept = ""
+        if self.folder is not None and self.folder.checkpoint.exists():
+            kept = f"; the last good checkpoint stays in {self.folder.path}"
+        return (
+            f"diverged at step {self.learner.steps}, token {self.progress.tokens}: {error}; "
+            f"{_largest(self.learner)}; try a lower --rate or --clip 1{kept}"
+        )
+
+    def _summary(self, status: str, reason: str | None) -> dict[str, Any]:
+        self._clock()
+        tokens, seconds = self.progress.tokens, self.progress.seconds
+        summary: dict[str, Any] = {"status": status} | self.last | {
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
+        }  # fmt: skip
+        if reason is not None:
+            summary["reason"] = reason
+        if self.folder is not None:
+            self.folder.write("summary.json", summary)
+        return summary
+
+
+def open_run(given: dict[str, Any], path: Path, resume: bool) -> tuple[Settings, Folder]:
+    """Return settings and folder of a run, new or gone on with.
+
+    Parameters
+    ----------
+    given : dict
+        The settings that the user gave, by field.
+    path : Path
+        The run's folder.
+    resume : bool
+        Whether to go on with the run that is there.
+
+    Raises
+    ------
+    ValueError
+        If there is a run already, or none to go on with, or one with other settings, or another
+        process is writing there.
+    """
+    if resume and not (path / "config.json").exists():
+        raise ValueError(f"--resume must find a run, got none in {path}")
+    folder = Folder(path)
+    stored = folder.read("config.json")
+    if stored is None:
+        return Settings(**given), folder
+    if not resume:
+        raise ValueError(f"{path} holds a run: go on with it by --resume, or name another --out")
+    stored.pop("sparsegrad", None)
+    kept = Settings.read(stored, str(path / "config.json"))
+    for name, value in given.items():
+        if name not in (*CHANGEABLE, *MOVABLE) and kept.get(name) != value:
+            raise ValueError(
+                f"--resume must keep the settings of the run: {name} is {kept.get(name)} there, "
+                f"got {value}"
+            )
+    return Settings(**{**kept, **given}), folder
+
+
+def _fixed(settings: Settings) -> dict[str, Any]:
+    """Return the settings that a run must keep."""
+    return {k: v for k, v in settings.as_dict().items() if k not in (*CHANGEABLE, *MOVABLE)}
+
+
+def _largest(learner: OnlineLearner) -> str:
+    """Name the array in which a divergence shows most."""
+    size = {
+        name: float(np.abs(array).max(initial=0.0))
+        for name, array in learner_tensors(learner).items()
+        if array.dtype.kind == "f" and not name.startswith(("optimizer.", "gradient."))
+    }
+    broken = [name for name, largest in size.items() if not np.isfinite(largest)]
+    if broken:
+        return f"{broken[0]} is not finite"
+    name = max(size, key=lambda name: size[name])
+    return f"the largest number, {size[name]:.3g}, is in {name}"
+
+
+def _version() -> str:
+    return version("sparsegrad-rtrl")
+
+
+class StopWish:
+    """Ctrl-C and SIGTERM as a wish that is heard between two draws; a second one is not kept.
+
+    A run of `compare` also ends when that is gone, killed perhaps; else it would hold its folder.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._old: dict[int, Any] = {}
+        self._parent = int(os.environ.get(PARENT, 0))
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came, or the process that this one runs for is gone."""
+        if self.number is None and self._parent not in (0, os.getppid()):
+            self.number = signal.SIGTERM
+        return self.number is not None
+
+    def __enter__(self) -> "StopWish":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, old in self._old.items():
+            signal.signal(number, old)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number

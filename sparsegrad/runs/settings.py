@@ -1,0 +1,292 @@
+"""What decides a run: settings from flags, a TOML file or a run's own folder."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import numpy as np
+
+from sparsegrad.cells import GRU, LSTM, RNN, Cell
+from sparsegrad.learning.learner import OnlineLearner
+from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
+from sparsegrad.learning.optimizers import SGD, Adam, AdamW
+from sparsegrad.learning.readout import MLP, Linear
+from sparsegrad.tasks import Chars, Copy, Stream, Task
+from sparsegrad.tasks.chars import default_text
+
+TASKS = ("copy", "chars", "stream")
+CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+METHODS = "snap:N, rtrl, bptt, bptt:T, uoro, rflo"
+CHANGEABLE = ("tokens", "seconds", "threads", "save")
+"""What may differ when a run is gone on with: it changes no number of it."""
+MOVABLE = ("text", "data")
+"""Files that may lie elsewhere then: a checkpoint knows them by their content."""
+TOKENS = 1_000_000
+REPORTS = 100
+"""Reports of a run whose tokens are limited."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides a run, checked.
+
+    Parameters
+    ----------
+    task : {"copy", "chars", "stream"}
+    text : str, optional
+        File for ``chars``; default: a text that Python brings along.
+    data : str, optional
+        File for ``stream``.
+    targets : int
+        Target columns of `data`; 0 predicts the next row.
+    crop : bool
+        ``chars`` by random crops instead of reading on.
+    steps : int
+        Time steps of a draw of ``chars`` and ``stream``.
+    cell, units, sparsity, input_sparsity, gate_masks, hidden, dtype
+        The net; `hidden` is the width of the readout's hidden layer, 0 for none.
+    method : str
+        ``snap:N``, ``rtrl``, ``bptt``, ``bptt:T``, ``uoro`` or ``rflo``.
+    update : {"step", "sequence"}
+        When the weights change.
+    optimizer, rate, clip
+        How they change; `clip` 0 clips nothing.
+    batch : int, optional
+        Default 16, and 1 for ``stream``.
+    tokens, seconds : optional
+        Budget; a token is one step of one sequence. Default: 1M tokens, or one pass of ``stream``.
+    report : int, optional
+        Tokens from report to report.
+    save : float
+        Seconds from checkpoint to checkpoint.
+    seed, threads : int
+        Seed of masks, weights, task and method; `threads` 0 takes all.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, or two do not go together.
+    """
+
+    task: str
+    text: str | None = None
+    data: str | None = None
+    targets: int = 1
+    crop: bool = False
+    steps: int = 128
+    cell: str = "gru"
+    units: int = 64
+    sparsity: float = 0.9375
+    input_sparsity: float | None = None
+    gate_masks: str = "independent"
+    hidden: int = 0
+    dtype: str = "float32"
+    method: str = "snap:2"
+    update: str = "step"
+    optimizer: str = "adam"
+    rate: float = 1e-3
+    clip: float = 0.0
+    batch: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    report: int | None = None
+    save: float = 30.0
+    seed: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        _choice("task", self.task, TASKS)
+        _choice("cell", self.cell, tuple(CELLS))
+        _choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
+        _choice("gate-masks", self.gate_masks, ("independent", "shared"))
+        _choice("update", self.update, ("step", "sequence"))
+        _choice("dtype", self.dtype, ("float32", "float64"))
+        for name in ("units", "steps", "batch", "tokens", "report"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("hidden", "targets", "seed", "threads", "clip", "save"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("rate", "seconds"):
+            number = getattr(self, name)
+            if number is not None and not number > 0:
+                raise ValueError(f"{name} must be above 0, got {number}")
+        if self.task == "stream" and self.data is None:
+            raise ValueError("task stream must have a table: name it with --data FILE.npy or .csv")
+        method = parse_method(self.method, 0)
+        whole = self.task == "copy" or (self.task == "chars" and self.crop)
+        if method == BPTT() and not whole:
+            raise ValueError(
+                f"method bptt must have sequences that end, and {self.task} reads on: "
+                f"use bptt:T, or --crop with chars"
+            )
+        if self.update == "sequence" and not whole:
+            raise ValueError(f"update sequence must have sequences that end; {self.task} reads on")
+        if self.update == "sequence" and isinstance(method, BPTT) and method.window is not None:
+            raise ValueError("update sequence goes with bptt, not with bptt:T")
+        if self.batch is None:
+            object.__setattr__(self, "batch", 1 if self.task == "stream" else 16)
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return settings by their field's name and type, from words or from numbers.
+
+        Parameters
+        ----------
+        given : mapping
+            Names with ``-`` or ``_``.
+        where : str
+            Where they come from, for the message.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown or a value of the wrong kind.
+        """
+        kinds = {field.name: (get_args(field.type) or (field.type,))[0] for field in fields(cls)}
+        read = {}
+        for key, value in given.items():
+            name = key.replace("-", "_")
+            if name not in kinds:
+                raise ValueError(f"{where} must name settings, got {key!r}; see train --help")
+            read[name] = None if value is None else _value(name, kinds[name], value)
+        return read
+
+    @classmethod
+    def from_toml(cls, path: Path) -> dict[str, Any]:
+        """Return the settings in a TOML file, as :meth:`read` does.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        ValueError
+            If it is no TOML, or a setting is wrong.
+        """
+        with open(path, "rb") as file:
+            try:
+                return cls.read(tomllib.load(file), str(path))
+            except tomllib.TOMLDecodeError as error:
+                raise ValueError(f"{path} must be TOML: {error}") from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all settings by name."""
+        return asdict(self)
+
+    def resolved(self, task: Task) -> Self:
+        """Return the settings with a budget and a distance of reports."""
+        tokens, report = self.tokens, self.report
+        if tokens is None and self.seconds is None:
+            tokens = task.tokens if isinstance(task, Stream) else TOKENS
+        if report is None:
+            report = max(1, (tokens or TOKENS) // REPORTS)
+        return replace(self, tokens=tokens, report=report)
+
+    def make_task(self) -> Task:
+        """Return the task at its beginning."""
+        batch = self.batch or 1
+        seed = self._seeds()[2]
+        if self.task == "copy":
+            return Copy(batch, seed, self.dtype)
+        if self.task == "chars":
+            text = default_text() if self.text is None else Path(self.text)
+            return Chars(text, batch, self.steps, self.crop, seed, self.dtype)
+        return Stream(Path(self.data or ""), self.targets, batch, self.steps, self.dtype)
+
+    def make_learner(self, task: Task) -> OnlineLearner:
+        """Return the learner at its beginning."""
+        seeds = self._seeds()
+        if self.hidden:
+            readout: Linear | MLP = MLP(self.hidden, task.outputs, task.loss, seed=seeds[1])
+        else:
+            readout = Linear(task.outputs, task.loss, seed=seeds[1])
+        return OnlineLearner(
+            self._cell(task.inputs, seeds[0]),
+            readout,
+            parse_method(self.method, seeds[3]),
+            OPTIMIZERS[self.optimizer](self.rate, clip=self.clip or None),
+            self.batch or 1,
+            threads=self.threads or None,
+        )
+
+    def _cell(self, inputs: int, seed: int) -> Cell:
+        return CELLS[self.cell](
+            inputs,
+            self.units,
+            sparsity=self.sparsity,
+            input_sparsity=self.input_sparsity,
+            gate_masks=self.gate_masks,
+            seed=seed,
+            dtype=self.dtype,
+        )
+
+    def _seeds(self) -> list[int]:
+        """Seeds of cell, readout, task and method."""
+        return [int(seed) for seed in np.random.SeedSequence(self.seed).generate_state(4)]
+
+
+def parse_method(word: str, seed: int) -> Method:
+    """Return the method that a word such as ``snap:2`` names.
+
+    Parameters
+    ----------
+    word : str
+    seed : int
+        For UORO.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method.
+    """
+    match = re.fullmatch(r"(snap|rtrl|bptt|uoro|rflo)(?::(\d+))?", word.lower())
+    name, number = (match[1], match[2]) if match else ("", None)
+    if name == "snap" and number is not None:
+        return SnAp(int(number))
+    if name == "bptt":
+        return BPTT(None if number is None else int(number))
+    plain: dict[str, Method] = {"rtrl": RTRL(), "uoro": UORO(seed), "rflo": RFLO()}
+    if name not in plain or number is not None:
+        raise ValueError(f"method must be one of {METHODS}, got {word!r}")
+    return plain[name]
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _value(name: str, kind: Any, value: Any) -> Any:
+    """Convert a word or a number to the type of a field."""
+    shown = name.replace("_", "-")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{shown} must be true or false, got {value!r}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{shown} must be a number or a word, got {value!r}")
+    if kind is str:
+        return str(value)
+    number = _number(shown, str(value))
+    if kind is int:
+        if number != int(number):
+            raise ValueError(f"{shown} must be a whole number, got {value!r}")
+        return int(number)
+    return number
+
+
+def _number(shown: str, word: str) -> float:
+    """Return the number that a word means: 0.5, 1e-3, 75%, 200k, 10M."""
+    parts = {"%": 100.0, "k": 1e-3, "M": 1e-6, "G": 1e-9}.get(word[-1:], 0.0)
+    try:
+        number = float(word[:-1]) / parts if parts else float(word)
+    except ValueError:
+        number = float("nan")
+    if not np.isfinite(number):
+        raise ValueError(f"{shown} must be a number such as 0.001, 75% or 10M, got {word!r}")
+    return number

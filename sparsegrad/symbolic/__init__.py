@@ -1,0 +1,1 @@
+"""The symbolic phase: reach, saturation, exact cost."""

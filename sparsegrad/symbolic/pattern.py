@@ -1,0 +1,331 @@
+"""The symbolic phase: the pattern of J, found once from the patterns of D and I.
+
+J = ds/dθ is units × weights in the mathematics. Its pattern is stored by weight, as the transpose:
+one row per weight with the units that the weight reaches. Weights with the same reach form a
+supernode, and each reach is stored once.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from sparsegrad.kernels.symbolic.patterns import (
+    count_edges,
+    expand_reach,
+    find_stray_weight,
+    find_unsorted_row,
+)
+from sparsegrad.symbolic.cost import Cost, price
+from sparsegrad.symbolic.search import canonical, check_indptr, check_shapes, find_reach
+from sparsegrad.system.memory import require_memory
+from sparsegrad.system.tensorfile import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+_ARRAYS = ("_indptr", "_indices", "supernode")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReachPattern:
+    """The pattern of an influence matrix, immutable; `reach` makes one.
+
+    Parameters
+    ----------
+    dynamics_indptr, dynamics_indices : int64 array, (units + 1,); int32 array, (nnz of D,)
+        D = ∂s_t/∂s_{t-1} in CSR, columns sorted and unique. `dynamics_data` follows this order.
+    immediate_indptr, immediate_indices : int64 array, (weights + 1,); int32 array, (nnz of I,)
+        I = ∂s_t/∂θ in CSC, weight by weight, units sorted and unique. `immediate_data` follows
+        this order.
+    supernode : int32 array, (weights,)
+        Each weight's supernode, numbered by first appearance.
+    reach_indptr, reach_indices : int64 array, (supernodes + 1,); int32 array
+        The sorted units of each supernode's reach.
+    n : int
+        Steps of reach; if the pattern was asked to saturate, the smallest n that does.
+    saturated : bool
+        Whether the reach is closed under D: SnAp-n is then exact RTRL.
+    entries_by_n : tuple of int
+        Entries of J for n' = 1, 2, ..., up to n or to saturation, whichever comes first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arrays do not fit together as told above.
+    """
+
+    dynamics_indptr: NDArray[np.int64]
+    dynamics_indices: NDArray[np.int32]
+    immediate_indptr: NDArray[np.int64]
+    immediate_indices: NDArray[np.int32]
+    supernode: NDArray[np.int32]
+    reach_indptr: NDArray[np.int64]
+    reach_indices: NDArray[np.int32]
+    n: int
+    saturated: bool
+    entries_by_n: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("dynamics", "immediate", "reach"):
+            self._freeze(name + "_indptr", np.int64)
+            self._freeze(name + "_indices", np.int32)
+        self._freeze("supernode", np.int32)
+        self._validate()
+
+    def _freeze(self, name: str, dtype: type) -> None:
+        """Own the array and make it read-only; copy it if anybody else could write to it."""
+        array = getattr(self, name)
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
+            came = f"{array.dtype} array of {array.ndim} dimensions" if hasattr(
+                array, "dtype") else type(array).__name__  # fmt: skip
+            raise TypeError(f"{name} must be a 1-D array of {dtype.__name__}, got {came}")
+        if array.flags.writeable or array.base is not None or not array.flags.c_contiguous:
+            array = array.copy()
+            array.setflags(write=False)
+        object.__setattr__(self, name, array)
+
+    def _validate(self) -> None:
+        weights, units = self.shape
+        if weights < 1 or units < 1:
+            raise ValueError(f"a pattern must have units and weights, got {units} and {weights}")
+        for name in ("dynamics", "immediate", "reach"):
+            indptr, indices = getattr(self, name + "_indptr"), getattr(self, name + "_indices")
+            check_indptr(name + "_indptr", indptr, indices)
+            row = find_unsorted_row(indptr, indices, units)
+            if row >= 0:
+                raise ValueError(
+                    f"{name}_indices must be sorted, unique and in [0, {units}) within each row, "
+                    f"got row {row} that is not; call reach() to build a pattern"
+                )
+        supernodes = self.reach_indptr.size - 1
+        if self.supernode.size != weights:
+            raise ValueError(f"supernode must have {weights} entries, got {self.supernode.size}")
+        if self.supernode.min() < 0 or self.supernode.max() >= supernodes:
+            raise ValueError(
+                f"supernode must lie in [0, {supernodes}), "
+                f"got {self.supernode.min()} to {self.supernode.max()}"
+            )
+        weight = find_stray_weight(
+            self.immediate_indptr, self.immediate_indices, self.supernode,
+            self.reach_indptr, self.reach_indices,
+        )  # fmt: skip
+        if weight >= 0:
+            raise ValueError(
+                f"each weight must reach the units it writes, got weight {weight} that does not; "
+                "call reach() to build a pattern"
+            )
+        if type(self.n) is not int or type(self.saturated) is not bool:
+            raise TypeError(
+                f"n must be an integer and saturated must be True or False, got {self.n!r} and "
+                f"{self.saturated!r}"
+            )
+        if not self.entries_by_n or self.entries_by_n[-1] != self.nnz or self.n < 1:
+            raise ValueError(
+                f"entries_by_n must end with the {self.nnz} entries of the pattern and n be at "
+                f"least 1, got {self.entries_by_n[-1:]} and {self.n}"
+            )
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+    def __repr__(self) -> str:
+        weights, units = self.shape
+        return (
+            f"ReachPattern(weights={weights}, units={units}, n={self.n}, "
+            f"saturated={self.saturated}, entries={self.nnz}, "
+            f"density={self.nnz / (weights * units):.3g}, supernodes={self.reach_indptr.size - 1})"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(weights, units): the pattern is stored by weight."""
+        return self.immediate_indptr.size - 1, self.dynamics_indptr.size - 1
+
+    @cached_property
+    def nnz(self) -> int:
+        """Entries of J: the sum over the weights of the size of their reach."""
+        return int(np.dot(self.weights_per_supernode, np.diff(self.reach_indptr)))
+
+    @cached_property
+    def weights_per_supernode(self) -> NDArray[np.int64]:
+        """How many weights each supernode has: int64, (supernodes,)."""
+        return np.bincount(self.supernode, minlength=self.reach_indptr.size - 1).astype(np.int64)
+
+    @cached_property
+    def edges_per_supernode(self) -> NDArray[np.int64]:
+        """Entries of D among the units of each supernode's reach: int64, (supernodes,)."""
+        edges = np.empty(self.reach_indptr.size - 1, np.int64)
+        count_edges(
+            self.dynamics_indptr, self.dynamics_indices, self.reach_indptr, self.reach_indices,
+            edges, np.empty(self.shape[1], np.int32),
+        )  # fmt: skip
+        return edges
+
+    @cached_property
+    def indptr(self) -> NDArray[np.int64]:
+        """Pointers of the plain CSR, one row per weight: int64, (weights + 1,)."""
+        indptr = np.zeros(self.shape[0] + 1, np.int64)
+        np.cumsum(np.diff(self.reach_indptr)[self.supernode], out=indptr[1:])
+        indptr.setflags(write=False)
+        return indptr
+
+    @cached_property
+    def indices(self) -> NDArray[np.int32]:
+        """Sorted units of each weight's reach, one row per weight: int32, (nnz,)."""
+        require_memory(4 * self.nnz, "the CSR of the pattern by weight")
+        indices = np.empty(self.nnz, np.int32)
+        expand_reach(self.supernode, self.reach_indptr, self.reach_indices, self.indptr, indices)
+        indices.setflags(write=False)
+        return indices
+
+    def to_scipy(self) -> "csr_array":
+        """Return the pattern as a boolean csr_array, (weights, units), of all True."""
+        # scipy.sparse takes 0.1 s to import, a fifth of what `import sparsegrad` may take
+        from scipy.sparse import csr_array
+
+        require_memory(self.nnz, "the values of the pattern by weight")
+        return csr_array((np.ones(self.nnz, bool), self.indices, self.indptr), shape=self.shape)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the pattern to a safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            A file that is there is replaced once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        ModuleNotFoundError
+            If safetensors is not installed.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["entries_by_n"] = list(map(int, self.entries_by_n))
+        arrays = {name: values.pop(name) for name in list(values) if name.endswith(_ARRAYS)}
+        write_tensors(Path(path), arrays, values, kind="reach pattern")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "ReachPattern":
+        """Read a pattern that `save` wrote, and check all of it.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        ReachPattern
+            The same arrays, without another symbolic phase.
+
+        Raises
+        ------
+        ValueError
+            If the file is foreign, damaged, or holds no pattern.
+        OSError
+            If the file cannot be read.
+        ModuleNotFoundError
+            If safetensors is not installed.
+        """
+        arrays, about = read_tensors(Path(path), kind="reach pattern")
+        for array in arrays.values():
+            array.setflags(write=False)
+        values: dict[str, Any] = {**arrays, **about}
+        try:
+            values["entries_by_n"] = tuple(values.get("entries_by_n") or ())
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no valid pattern: {error}") from None
+
+    def cost(self, batch: int = 1, dtype: DTypeLike = "float32") -> Cost:
+        """Exact cost of a step on this pattern.
+
+        Parameters
+        ----------
+        batch : int
+            Number of sequences, each with its own J.
+        dtype : float32 or float64
+            Type of the entries.
+
+        Returns
+        -------
+        Cost
+            entries, multiply_adds (per step) and bytes, for the whole batch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the batch is not an integer of at least 1, or the dtype another.
+        """
+        multiply_adds = int(np.dot(self.weights_per_supernode, self.edges_per_supernode))
+        return price(self.nnz, multiply_adds, batch, dtype)
+
+
+def reach(
+    dynamics: ArrayLike,
+    immediate: ArrayLike,
+    n: int | None = 2,
+    progress: Callable[[float], object] | None = None,
+) -> ReachPattern:
+    """Find the units that each weight reaches within n steps.
+
+    Parameters
+    ----------
+    dynamics : scipy.sparse array or matrix of any format, or dense array, (units, units)
+        Pattern of D = ∂s_t/∂s_{t-1}. What a sparse format stores is structure, explicit zeros
+        too; of a dense array, what is not zero.
+    immediate : the same, (units, weights)
+        Pattern of I = ∂s_t/∂θ with s_{t-1} fixed.
+    n : int or None
+        Steps, at least 1; None for as many as it takes to saturate (exact RTRL).
+    progress : callable, optional
+        Told the part that is done, rising to 1, every now and then.
+
+    Returns
+    -------
+    ReachPattern
+        The pattern of J, by weight.
+
+    Raises
+    ------
+    TypeError
+        If n is not an integer, or a pattern is neither sparse nor numeric.
+    ValueError
+        If a shape does not fit, n < 1, or there are no units or no weights.
+    MemoryError
+        If the pattern would not fit in memory; found before it is allocated.
+
+    Notes
+    -----
+    reach_1(w) = rows of column w of I; reach_{m+1}(w) = reach_1(w) ∪ D·reach_m(w).
+    Menick et al. 2021, arXiv 2006.07232, section 3.
+
+    Examples
+    --------
+    A ring of four units, 0 → 1 → 2 → 3 → 0, with one weight into each:
+
+    >>> import numpy as np
+    >>> ring = np.roll(np.eye(4), 1, axis=0)
+    >>> pattern = reach(ring, np.eye(4), n=2)
+    >>> pattern.indices.reshape(4, 2).tolist()
+    [[0, 1], [1, 2], [2, 3], [0, 3]]
+    """
+    if n is not None:
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
+            raise TypeError(f"n must be an integer >= 1 or None to saturate, got {n!r}")
+        n = operator.index(n)
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}; pass None to saturate")
+    check_shapes(dynamics, immediate)
+    rows = canonical("dynamics", dynamics, by_columns=False)
+    weights = canonical("immediate", immediate, by_columns=True)
+    return ReachPattern(*find_reach(rows, weights, n, progress))

@@ -1,0 +1,1 @@
+"""Files, memory and quantities: what is not our purpose and each room needs."""
