@@ -24,14 +24,14 @@ from sparsegrad import (
     AdamW,
     Linear,
     SnAp,
-    checkpoint,
-    tensorfile,
 )
 from sparsegrad import OnlineLearner as Learner
 from sparsegrad.cells import CellKind, Map
 from sparsegrad.kernels.cells.elementwise import rnn_tanh
+from sparsegrad.learning import checkpoint
 from sparsegrad.learning.optimizers import cosine
 from sparsegrad.runs.folder import CHECKPOINT, Folder
+from sparsegrad.system import tensorfile
 
 CELLS = {
     "rnn": lambda **o: RNN(3, 6, sparsity=0.5, seed=1, nonlinearity="relu", **o),

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
-from sparsegrad.learning.chunk import check_chunk, raise_fault
 from sparsegrad.kernels.learning.steps import Chunk
+from sparsegrad.learning.chunk import check_chunk, raise_fault
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.methods import BPTT, Method, SnAp
 from sparsegrad.methods.snap import InfluenceEngine
-from sparsegrad.symbolic.pattern import reach
 from sparsegrad.runs.settings import Settings, parse_method
+from sparsegrad.symbolic.pattern import reach
 from sparsegrad.system.atomic import write_whole
 
 KEYS = (

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from sparsegrad.runs.folder import read_metrics
-from sparsegrad.runs.settings import CHANGEABLE, Settings
 from sparsegrad.runs.run import DIVERGED, FINISHED, PARENT, StopWish
+from sparsegrad.runs.settings import CHANGEABLE, Settings
 from sparsegrad.system.atomic import write_whole
 
 KEYS = (

@@ -8,8 +8,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from sparsegrad.system.tensorfile import need_safetensors
 from sparsegrad.system.atomic import write_whole
+from sparsegrad.system.tensorfile import need_safetensors
 
 try:
     import fcntl

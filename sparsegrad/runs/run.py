@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from sparsegrad.learning.checkpoint import learner_tensors, load_learner, save_learner
-from sparsegrad.runs.folder import Folder, Metrics
 from sparsegrad.learning.learner import OnlineLearner
+from sparsegrad.runs.folder import Folder, Metrics
 from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings
-from sparsegrad.tasks import Sequences, Task
 from sparsegrad.runs.watch import Watch
+from sparsegrad.tasks import Sequences, Task
 
 PARENT = "SPARSEGRAD_PARENT"
 """Variable with the process that a run is made for, and must not outlive."""

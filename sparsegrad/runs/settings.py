@@ -11,9 +11,9 @@ import numpy as np
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.learning.learner import OnlineLearner
-from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import MLP, Linear
+from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
 from sparsegrad.tasks import Chars, Copy, Stream, Task
 from sparsegrad.tasks.chars import default_text
 
