@@ -113,7 +113,9 @@ class Ours:
             name: values for name, values in learner.gradient(*self._data)[1].items()
             if name in WEIGHTS
         }  # fmt: skip
-        self.influence_bytes = sum(a.nbytes for a in learner._engine.arrays().values())
+        engine: Any = learner._engine
+        traces = engine.state()["traces"] if point.n == 1 else engine.influence
+        self.influence_bytes = traces.nbytes
 
     def run(self) -> None:
         """Make all steps once."""

@@ -137,7 +137,7 @@ def against_memory(
         xs, targets = stream(cell, batch, steps)
         for update_every in (1, steps):
             whole: Any = learner(cell, SnAp(1), batch, update_every=update_every)
-            traces = whole._engine.arrays()["traces"].nbytes
+            traces = whole._engine.state()["traces"].nbytes
             forward = 4 + 4  # the weights and the indices of their sources
             # Traces in and out, indices, weights in and out at every step. Once a window the
             # gradient takes the place of the weights, and a sweep takes four steps.

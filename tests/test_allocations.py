@@ -62,7 +62,7 @@ def test_memory_does_not_grow_with_the_length_of_a_run(method: Any) -> None:
 def test_memory_of_bptt_grows_with_its_window() -> None:
     """The measure must be able to see a step that is kept."""
     assert growth(BPTT()) >= 8 * BATCH * (UNITS + INPUTS + 1)
-    kept = [sum(a.nbytes for a in learner_of(BPTT(w))._engine.arrays().values()) for w in (4, 400)]
+    kept = [sum(a.nbytes for a in learner_of(BPTT(w))._engine.state().values()) for w in (4, 400)]
     assert kept[1] > 80 * kept[0]
 
 

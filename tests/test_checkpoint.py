@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from sparsegrad import (
 from sparsegrad import OnlineLearner as Learner
 from sparsegrad.cells import CellKind, Map
 from sparsegrad.kernels.cells.elementwise import rnn_tanh
-from sparsegrad.learning import checkpoint
+from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.optimizers import cosine
 from sparsegrad.runs.folder import CHECKPOINT, Folder
 from sparsegrad.system import tensorfile
@@ -54,7 +55,7 @@ def part(chunk, start, stop):
 
 
 def everything(learner):
-    return checkpoint.learner_tensors(learner) | {
+    return learner.checkpoint().tensors() | {
         "steps": np.array(learner.steps),
         "updates": learner._memory.updates,
         "since": learner._streams.since,
@@ -93,9 +94,10 @@ def test_settings_of_optimiser_and_readout_come_back(tmp_path, optimizer):
     learner = Learner(cell, MLP(5, 4, "cross_entropy", seed=2), SnAp(1), optimizer, 2)
     chunk = data(20, "float64")
     learner.run(*part(chunk, 0, SHIFT))
-    checkpoint.save_learner(learner, tmp_path / "one", {"word": [1, 2.5]})
-    resumed, extra = checkpoint.load_learner(tmp_path / "one")
-    assert extra == {"word": [1, 2.5]}
+    write_checkpoint(tmp_path / "one", learner.checkpoint({"word": [1, 2.5]}))
+    saved = read_checkpoint(tmp_path / "one")
+    resumed = Learner.from_checkpoint(saved)
+    assert saved.extra == {"word": [1, 2.5]}
     assert repr(resumed.cell) == repr(cell)
     losses = learner.run(*part(chunk, SHIFT, 20))
     np.testing.assert_array_equal(resumed.run(*part(chunk, SHIFT, 20)), losses)
@@ -112,7 +114,26 @@ def saved(tmp_path, method=SnAp(2)):  # noqa: B008 - frozen
 def test_any_safetensors_reader_reads_it(tmp_path):
     learner, path = saved(tmp_path)
     with_library = load_file(path)
-    assert_same(with_library, checkpoint.learner_tensors(learner))
+    assert_same(with_library, learner.checkpoint().tensors())
+
+
+OLD = Path(__file__).parent / "checkpoints"  # as version 0.1.0 wrote them, seven steps in
+LOSSES = {  # of the five steps after them, by the same version
+    "gru-snap2": [1.664198, 1.417667, 1.26457, 1.366739, 1.324326],
+    "rnn-uoro": [1.826343, 1.407285, 1.962723, 1.482351, 1.351393],
+    "lstm-bptt4": [1.12712, 1.551276, 1.540052, 1.414442, 1.511952],
+    "gru-rflo": [1.155186, 1.488006, 1.433741, 1.675801, 1.413034],
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_old_checkpoints_still_go_on(name):
+    path = OLD / f"{name}.safetensors"
+    learner = Learner.load(path)
+    assert_same(learner.checkpoint().tensors(), load_file(path))
+    rng = np.random.default_rng(5)
+    xs, targets = rng.standard_normal((12, 2, 3)).astype("f4"), rng.integers(0, 4, (12, 2))
+    np.testing.assert_allclose(learner.run(xs[7:], targets[7:]), LOSSES[name], rtol=1e-5)
 
 
 class Own(RNN):

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from hypothesis import strategies as st
 from nets import nets, random_sparse, ring
 
-from sparsegrad.symbolic import cost
+from sparsegrad.symbolic.cost import saturated_counts
 from sparsegrad.symbolic.pattern import reach
 from sparsegrad.system import memory
 
@@ -26,13 +26,12 @@ def test_cost_is_counted_exactly(net, n, batch):
         )
 
 
-@hypothesis.given(net=nets(), n=st.integers(1, 3), batch=st.integers(1, 3))
-def test_saturated_cost_is_that_of_the_saturated_pattern(net, n, batch):
-    expected = reach(*net, n=None).cost(batch, "float64")
-    assert cost.saturated_cost(reach(*net, n=n), batch, "float64") == expected
+@hypothesis.given(net=nets())
+def test_saturated_counts_are_those_of_the_saturated_pattern(net):
+    assert saturated_counts(*net) == reach(*net, n=None).cost()[:2]
 
 
-def test_saturated_cost_of_a_net_whose_saturated_pattern_nobody_could_store(monkeypatch, rng):
+def test_saturated_counts_of_a_net_whose_saturated_pattern_nobody_could_store(monkeypatch, rng):
     units = 200 if INTERPRETED else 20_000
     sources = sp.csr_array(
         (np.ones(4 * units), rng.integers(0, units, 4 * units), np.arange(0, 4 * units + 1, 4)),
@@ -43,9 +42,8 @@ def test_saturated_cost_of_a_net_whose_saturated_pattern_nobody_could_store(monk
         shape=(units, units),
     )
     net = sources + ring_of_all
-    pattern = reach(net, sp.eye_array(units), n=1)
     monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 0)
-    assert cost.saturated_cost(pattern)[:2] == (units**2, units * net.nnz)
+    assert saturated_counts(net, sp.eye_array(units)) == (units**2, units * net.nnz)
 
 
 def gated(rng, units, sparsity, gates):
@@ -85,9 +83,7 @@ def test_counts_are_those_of_the_published_cost_table(gates, weights, per_weight
         assert pattern.shape == (weights, 128)
         tolerance = 0.5 if expected < 0.1 else 0.05
         assert pattern.cost().multiply_adds / weights == pytest.approx(expected, rel=tolerance)
-    assert cost.saturated_cost(pattern).multiply_adds / weights == pytest.approx(rtrl, rel=0.02)
-    assert cost.bptt_multiply_adds(pattern, batch=2) == 2 * 3 * weights
-    assert cost.dense_rtrl_multiply_adds(pattern, batch=2) == 2 * 128 * 128 * weights
+    assert saturated_counts(*net)[1] / weights == pytest.approx(rtrl, rel=0.02)
 
 
 @pytest.mark.parametrize(

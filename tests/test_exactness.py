@@ -265,7 +265,7 @@ def test_no_trace_of_h_is_kept_where_no_unit_reads_itself(
     learner = OnlineLearner(cell, Linear(OUTPUTS), SnAp(1), SGD(0.1), batch=batch)
     row = UNITS - 1 + INPUTS + 2  # two biases
     lanes = 16 if batch == 1 else row * 8  # 14 weights fill two vectors of 8
-    assert learner._engine.arrays()["traces"].size == kept * UNITS * lanes
+    assert learner._engine.state()["traces"].size == kept * UNITS * lanes
     xs, _, values = data(batch=batch)
     pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), 1)
     by_panels = OnlineLearner(cell, Linear(OUTPUTS, seed=2), RTRL(), SGD(0.1), batch=batch)

@@ -30,7 +30,7 @@ def a_cell(cls, seed=1, dtype="float64", **options):
     cell = cls(INPUTS, UNITS, sparsity=0.6, seed=seed, dtype=dtype, **options)
     rng = np.random.default_rng(seed)
     for bias in ("bias_ih", "bias_hh"):
-        weight = cell._places[bias][0]
+        weight = cell.places[bias][0]
         cell.weights[weight] = rng.standard_normal(weight.size) * 0.5
     return cell
 

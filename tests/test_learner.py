@@ -45,7 +45,7 @@ def stream(steps: int = 10, batch: int = 2, seed: int = 0, dtype: str = "float64
 def snapshot(learner: OnlineLearner) -> dict[str, np.ndarray]:
     """All that must survive a bad step: parameters, state, influence, optimiser."""
     kept = learner.parameters() | {"state": learner.state}
-    kept |= {f"engine.{n}": a.copy() for n, a in learner._engine.arrays().items()}
+    kept |= {f"engine.{n}": a.copy() for n, a in learner._engine.state().items()}
     memory = learner._memory
     return kept | {
         "first": memory.first.copy(),
@@ -176,8 +176,8 @@ def test_reset_of_one_element_zeroes_state_and_influence() -> None:
     cell.reset()
     cell.run(xs, targets)
     fresh.run(xs, targets)
-    for name, array in cell._engine.arrays().items():
-        np.testing.assert_array_equal(array, fresh._engine.arrays()[name])
+    for name, array in cell._engine.state().items():
+        np.testing.assert_array_equal(array, fresh._engine.state()[name])
 
 
 @pytest.mark.parametrize("every", [2, 5])

@@ -17,8 +17,9 @@ import numba
 import numpy as np
 import pytest
 
+from sparsegrad import OnlineLearner
 from sparsegrad.cli import main as cli
-from sparsegrad.learning.checkpoint import learner_tensors, load_learner
+from sparsegrad.learning.checkpoint import read_checkpoint
 from sparsegrad.runs import run as train
 from sparsegrad.runs.folder import Folder, Metrics, read_metrics
 from sparsegrad.runs.run import Run, open_run
@@ -47,10 +48,10 @@ def without_seconds(lines):
 
 def numbers(path):
     """What must be the same after any stop: weights and all else, and the metrics."""
-    learner, extra = load_learner(path / "checkpoint.safetensors")
+    saved = read_checkpoint(path / "checkpoint.safetensors")
     return (
-        learner_tensors(learner),
-        extra["task"],
+        saved.tensors(),
+        saved.extra["task"],
         without_seconds(read_metrics(path / "metrics.jsonl")),
     )
 
@@ -331,7 +332,7 @@ def test_divergence_stops_with_step_tensor_and_hint(tmp_path, capsys):
                   f"the last good checkpoint stays in {out}"):  # fmt: skip
         assert words in err
     assert json.loads((out / "summary.json").read_text())["status"] == "diverged"
-    learner, _ = load_learner(out / "checkpoint.safetensors")
+    learner = OnlineLearner.load(out / "checkpoint.safetensors")
     assert all(np.isfinite(array).all() for array in learner.parameters().values())
 
 
@@ -513,7 +514,7 @@ def test_a_signal_ends_a_loop_over_seeds_too(tmp_path, number):
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert 0 < summary["tokens"] < 1000
-    _, extra = load_learner(tmp_path / "a" / "checkpoint.safetensors")
+    extra = read_checkpoint(tmp_path / "a" / "checkpoint.safetensors").extra
     assert extra["progress"]["tokens"] == summary["tokens"]
 
 

@@ -45,6 +45,8 @@ class Cell:
         The weights that exist, unit by unit. A learner trains them in place.
     maps : Maps
         The sparse maps: one CSR over the sources ``[h; x; 1]``, row ``unit * n_maps + map``.
+    places : dict of (int64 array, int64 array)
+        Under PyTorch's names: which of `weights` a dense array holds, and where in it, row by row.
 
     Raises
     ------
@@ -132,7 +134,7 @@ class Cell:
     def dense_of(self, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return one value per weight, ``(weights,)``, as dense arrays under PyTorch's names."""
         dense = {}
-        for name, (weight, place) in self._places.items():
+        for name, (weight, place) in self.places.items():
             out = np.zeros(self._dense_shape(name), values.dtype)
             out.reshape(-1)[place] = values[weight]
             dense[name] = out
@@ -200,7 +202,7 @@ class Cell:
             else:
                 exists[name] = values != 0 if values.ndim == 2 else np.ones(values.shape, bool)
         self._build(exists)
-        for name, (weight, place) in self._places.items():
+        for name, (weight, place) in self.places.items():
             self.weights[weight] = dense[name].reshape(-1)[place]
 
     def _build(self, exists: dict[str, NDArray[np.bool_]]) -> None:
@@ -237,11 +239,11 @@ class Cell:
             indices=column.astype(np.int32),
             weights=np.zeros(row.size, self.dtype),
         )
-        self._places: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self.places: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         for owner, name in enumerate(NAMES):
             if name in exists and exists[name].size:
                 weight = np.flatnonzero(owner_of == owner)
-                self._places[name] = (weight, place[weight])
+                self.places[name] = (weight, place[weight])
 
     def _initialise(
         self, exists: dict[str, NDArray[np.bool_]], gain: float, rng: np.random.Generator
@@ -251,7 +253,7 @@ class Cell:
             if mask.size == 0:
                 continue
             fan_in = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-            weight, place = self._places[name]
+            weight, place = self.places[name]
             weight = weight[np.argsort(place)]
             rows, done = max(1, _DRAWN // mask.shape[1]), 0
             for row in range(0, mask.shape[0], rows):  # a large net's dense matrix is gigabytes
@@ -262,7 +264,7 @@ class Cell:
                 done += values.size
         biases = [np.full(self.units, m.initial_bias) for m in self.kind.maps if m.bias_ih]
         if biases:
-            weight, place = self._places["bias_ih"]
+            weight, place = self.places["bias_ih"]
             self.weights[weight] = np.concatenate(biases)[place]
 
 

@@ -167,7 +167,7 @@ def _bytes(word: str) -> float:
 
 def _sweep(arguments: argparse.Namespace) -> "Sweep":
     from sparsegrad.profiling.profile import Sweep
-    from sparsegrad.symbolic.cost import available_memory
+    from sparsegrad.system.memory import available_memory
 
     free = available_memory()
     lists: tuple[tuple[str, Callable[[str], object]], ...] = (

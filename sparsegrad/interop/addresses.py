@@ -76,10 +76,10 @@ def with_addresses(sizes: list[int], arrays: list[NDArray[Any]]) -> NDArray[np.i
 
 def present(cell: Cell) -> tuple[str, ...]:
     """Names of the arrays that the cell has weights in; a name without any is absent."""
-    return tuple(name for name in NAMES if name in cell._places)
+    return tuple(name for name in NAMES if name in cell.places)
 
 
 def parameter_order(cell: Cell, name: str) -> NDArray[np.int64]:
     """Weight of each element of ``dense[name][mask]``, row by row."""
-    weight, place = cell._places[name]
+    weight, place = cell.places[name]
     return weight[np.argsort(place)]

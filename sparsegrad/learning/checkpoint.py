@@ -7,40 +7,74 @@ nothing in the file depends on how a machine's kernels lay J out.
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.kernels.cells.elementwise import rnn_relu
-from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import MLP, Linear
-from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
-from sparsegrad.methods.snap import InfluenceEngine
+from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
 from sparsegrad.system.tensorfile import read_tensors, write_tensors
 
 _CELLS = {kind.__name__: kind for kind in (GRU, LSTM, RNN)}
 _READOUTS = {kind.__name__: kind for kind in (Linear, MLP)}
 _METHODS = {kind.__name__: kind for kind in (SnAp, RTRL, BPTT, UORO, RFLO)}
 _OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adam, AdamW)}
+_COUNTS = ("steps", "updates", "since")
 
 
-def save_learner(
-    learner: OnlineLearner, path: str | Path, extra: dict[str, Any] | None = None
-) -> None:
-    """Write a learner into a file: whole, or not at all.
+class Checkpoint(NamedTuple):
+    """All that a learner carries: `OnlineLearner.checkpoint` makes one, `from_checkpoint` takes it.
+
+    Attributes
+    ----------
+    cell, readout, method, optimizer, batch, update_every
+        As of the learner; the cell has its weights, the readout has them as its initial ones.
+    arrays : dict of arrays
+        What is carried from step to step, by name.
+    counts : dict of int
+        ``steps`` learned from, ``updates`` made, steps ``since`` the last one.
+    extra : dict
+        Whatever JSON can hold.
+    """
+
+    cell: Cell
+    readout: Linear | MLP
+    method: Method
+    optimizer: SGD | Adam | AdamW
+    batch: int
+    update_every: int
+    arrays: dict[str, NDArray[Any]]
+    counts: dict[str, int]
+    extra: dict[str, Any]
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return every array of the checkpoint by its name in the file."""
+        tensors = {
+            f"readout.{field.name}": getattr(self.readout, field.name)
+            for field in fields(self.readout)
+            if isinstance(getattr(self.readout, field.name), np.ndarray)
+        }
+        for name, (weight, place) in self.cell.places.items():
+            tensors[f"cell.{name}"] = self.cell.weights[weight]
+            tensors[f"cell.{name}.place"] = place.astype(np.int64)
+        if self.optimizer.schedule is not None:
+            tensors["optimizer.schedule"] = np.asarray(self.optimizer.schedule, np.float64)
+        return tensors | self.arrays
+
+
+def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into a file: whole, or not at all.
 
     Parameters
     ----------
-    learner : OnlineLearner
-        With any cell, method and optimiser of this package; the cell may be the user's own.
     path : str or Path
         A safetensors file. What is there already stays until the new one is complete.
-    extra : dict, optional
-        What else to keep, as JSON can hold it; :func:`load_learner` returns it.
+    checkpoint : Checkpoint
+        With any cell, method and optimiser of this package; the cell may be the user's own.
 
     Raises
     ------
@@ -49,11 +83,11 @@ def save_learner(
     OSError
         If the file cannot be written.
     """
-    tensors = learner_tensors(learner)
+    tensors = checkpoint.tensors()
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise FloatingPointError(f"{name} must be finite to be saved, got NaN or infinity")
-    cell, readout, memory = learner.cell, learner.readout, learner._memory
+    cell, readout = checkpoint.cell, checkpoint.readout
     about = {
         "sparsegrad": version("sparsegrad-rtrl"),
         "cell": {
@@ -62,47 +96,34 @@ def save_learner(
             "units": cell.units,
             "dtype": cell.dtype.name,
             "nonlinearity": "relu" if cell.kind.update is rnn_relu else "tanh",
-            "names": list(cell._places),
+            "names": list(cell.places),
         },
         "readout": {
             "kind": type(readout).__name__,
-            "hidden": learner._parameters.hidden,
+            "hidden": readout.hidden if isinstance(readout, MLP) else 0,
             "outputs": readout.outputs,
             "loss": readout.loss,
             "seed": readout.seed,
         },
-        "method": _fields(learner.method),
-        "optimizer": _fields(learner.optimizer),
-        "updates": int(memory.updates[0]),
-        "batch": learner.batch,
-        "update_every": learner.update_every,
-        "steps": learner.steps,
-        "since": int(learner._streams.since[0]),
-        "extra": extra or {},
+        "method": _fields(checkpoint.method),
+        "optimizer": _fields(checkpoint.optimizer),
+        "batch": checkpoint.batch,
+        "update_every": checkpoint.update_every,
+        **checkpoint.counts,
+        "extra": checkpoint.extra,
     }
     write_tensors(Path(path), tensors, about)
 
 
-def load_learner(
-    path: str | Path, cell: Cell | None = None, threads: int | None = None
-) -> tuple[OnlineLearner, dict[str, Any]]:
-    """Read a learner from a file.
+def read_checkpoint(path: str | Path, cell: Cell | None = None) -> Checkpoint:
+    """Read a checkpoint from a file.
 
     Parameters
     ----------
     path : str or Path
-        Written by :func:`save_learner`.
+        Written by :func:`write_checkpoint`.
     cell : Cell, optional
         Needed for a cell of the user's own: one of the same structure, whose weights are replaced.
-    threads : int, optional
-        At most so many threads; default Numba's number. It changes no bit.
-
-    Returns
-    -------
-    OnlineLearner
-        In the state in which it was saved.
-    dict
-        The `extra` that was saved with it.
 
     Raises
     ------
@@ -110,76 +131,23 @@ def load_learner(
         If the file is foreign, of another version, cut short or damaged, or needs a cell.
     OSError
         If it cannot be read.
-    MemoryError
-        If the influence would not fit in memory.
     """
     tensors, about = read_tensors(Path(path))
     if cell is None:
         cell = _cell(path, about["cell"], tensors)
     else:
         _take_weights(path, cell, about["cell"], tensors)
-    method = _made(_METHODS, about["method"])
-    learner = OnlineLearner(
+    return Checkpoint(
         cell,
         _readout(about["readout"], tensors),
-        method,
+        _made(_METHODS, about["method"]),
         _optimizer(about["optimizer"], tensors),
-        batch=about["batch"],
-        update_every=None if isinstance(method, BPTT) else about["update_every"],
-        threads=threads,
+        about["batch"],
+        about["update_every"],
+        tensors,
+        {name: about[name] for name in _COUNTS},
+        about["extra"],
     )
-    learner.steps = about["steps"]
-    learner._streams.since[0] = about["since"]
-    learner._memory.updates[0] = about["updates"]
-    _give_method(learner, tensors)
-    for name, array in _carried(learner).items():
-        array[...] = tensors[name]
-    return learner, about["extra"]
-
-
-def learner_tensors(learner: OnlineLearner) -> dict[str, NDArray[Any]]:
-    """Return every array that a learner carries from step to step, by name; some are copies."""
-    cell = learner.cell
-    tensors = dict(learner._parameters.to_dense())
-    for name, (weight, place) in cell._places.items():
-        tensors[f"cell.{name}"] = cell.weights[weight]
-        tensors[f"cell.{name}.place"] = place.astype(np.int64)
-    if learner.optimizer.schedule is not None:
-        tensors["optimizer.schedule"] = np.asarray(learner.optimizer.schedule, np.float64)
-    engine = learner._engine
-    if isinstance(engine, InfluenceEngine):
-        for b in range(learner.batch):
-            tensors[f"method.influence.{b}"] = engine.influence.to_scipy(b).data
-    elif learner.method != BPTT():  # without a window nothing is carried from call to call
-        for name, array in engine.arrays().items():
-            tensors[f"method.{name}"] = array
-    return tensors | _carried(learner)
-
-
-def _carried(learner: OnlineLearner) -> dict[str, NDArray[Any]]:
-    """Return the arrays that are restored in place."""
-    return {
-        "state": learner._streams.state,
-        "pending_reset": learner._pending_reset,
-        "optimizer.first": learner._memory.first,
-        "optimizer.second": learner._memory.second,
-        "gradient.cell": learner._learner.grad[: learner.cell.weights.size],
-        "gradient.readout": learner._learner.readout_grad_flat,
-    }
-
-
-def _give_method(learner: OnlineLearner, tensors: dict[str, NDArray[Any]]) -> None:
-    engine = learner._engine
-    if isinstance(engine, InfluenceEngine):
-        pattern = engine.pattern
-        for b in range(learner.batch):
-            data = tensors[f"method.influence.{b}"]
-            engine.influence.from_scipy(
-                sparse.csc_array((data, pattern.indices, pattern.indptr), pattern.shape[::-1]), b
-            )
-    elif learner.method != BPTT():
-        for name, array in engine.arrays().items():
-            array[...] = tensors[f"method.{name}"]
 
 
 def _fields(settings: Any) -> dict[str, Any]:
@@ -239,12 +207,12 @@ def _take_weights(
 ) -> None:
     """Put the weights of a file into a cell that must have the same places for them."""
     fits = (about["kind"], about["inputs"], about["units"], about["dtype"], about["names"]) == (
-        type(cell).__name__, cell.inputs, cell.units, cell.dtype.name, list(cell._places),
+        type(cell).__name__, cell.inputs, cell.units, cell.dtype.name, list(cell.places),
     )  # fmt: skip
     if not fits or any(
         not np.array_equal(place, tensors[f"cell.{name}.place"])
-        for name, (_, place) in cell._places.items()
+        for name, (_, place) in cell.places.items()
     ):
         raise ValueError(f"cell must have the structure of the one in {path}, got {cell!r}")
-    for name, (weight, _) in cell._places.items():
+    for name, (weight, _) in cell.places.items():
         cell.weights[weight] = tensors[f"cell.{name}"]

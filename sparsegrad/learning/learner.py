@@ -1,6 +1,7 @@
 """OnlineLearner: a cell, a readout, a method and an optimiser on a batch of streams."""
 
 import operator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.influence.program import aligned_zeros
 from sparsegrad.kernels.learning import steps as kernels
 from sparsegrad.kernels.vectors.simd import SLACK
+from sparsegrad.learning.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sparsegrad.learning.chunk import check_chunk, raise_fault
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
-from sparsegrad.methods import BPTT, Layout, Method, Outcome
+from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
 from sparsegrad.symbolic.pattern import ReachPattern
 
 
@@ -292,7 +294,7 @@ class OnlineLearner:
         Parameters
         ----------
         path : str or Path
-            A safetensors file; see :func:`sparsegrad.learning.checkpoint.save_learner`.
+            A safetensors file.
 
         Raises
         ------
@@ -301,9 +303,7 @@ class OnlineLearner:
         OSError
             If the file cannot be written; one that was there before is untouched.
         """
-        from sparsegrad.learning.checkpoint import save_learner  # which imports this module
-
-        save_learner(self, path)
+        write_checkpoint(path, self.checkpoint())
 
     @classmethod
     def load(
@@ -327,9 +327,82 @@ class OnlineLearner:
         OSError
             If it cannot be read.
         """
-        from sparsegrad.learning.checkpoint import load_learner
+        return cls.from_checkpoint(read_checkpoint(path, cell), threads)
 
-        return load_learner(path, cell, threads)[0]
+    def checkpoint(self, extra: dict[str, Any] | None = None) -> Checkpoint:
+        """Return all that the learner carries; arrays are its own wherever they can be.
+
+        Parameters
+        ----------
+        extra : dict, optional
+            What else to keep, as JSON can hold it.
+        """
+        weights: dict[str, Any] = self._parameters.to_dense()
+        return Checkpoint(
+            self.cell,
+            replace(self.readout, **{k.removeprefix("readout."): v for k, v in weights.items()}),
+            self.method,
+            self.optimizer,
+            self.batch,
+            self.update_every,
+            self._carried() | {f"method.{k}": v for k, v in self._engine.state().items()},
+            {
+                "steps": self.steps,
+                "updates": int(self._memory.updates[0]),
+                "since": int(self._streams.since[0]),
+            },
+            extra or {},
+        )
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, threads: int | None = None) -> "OnlineLearner":
+        """Return a learner on the cell of a checkpoint that goes on from there.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+        threads : int, optional
+            At most so many threads; default Numba's number. It changes no bit.
+
+        Raises
+        ------
+        MemoryError
+            If the influence would not fit in memory.
+        """
+        method, arrays = checkpoint.method, checkpoint.arrays
+        learner = cls(
+            checkpoint.cell,
+            checkpoint.readout,
+            method,
+            checkpoint.optimizer,
+            batch=checkpoint.batch,
+            update_every=None if isinstance(method, BPTT) else checkpoint.update_every,
+            threads=threads,
+        )
+        learner.steps = checkpoint.counts["steps"]
+        learner._memory.updates[0] = checkpoint.counts["updates"]
+        learner._streams.since[0] = checkpoint.counts["since"]
+        for name, array in learner._carried().items():
+            array[...] = arrays[name]
+        learner._engine.restore(
+            {k.removeprefix("method."): v for k, v in arrays.items() if k.startswith("method.")}
+        )
+        return learner
+
+    def beside(self, engine: Engine) -> tuple[kernels.Learner, kernels.Streams]:
+        """Return arrays for another engine to run on these weights without changing them."""
+        return self._new_learner(0, engine.layout), self._new_streams(engine.layout)
+
+    def _carried(self) -> dict[str, NDArray[Any]]:
+        """Return what is carried besides weights and method, by name, not copied."""
+        return {
+            "state": self._streams.state,
+            "pending_reset": self._pending_reset,
+            "optimizer.first": self._memory.first,
+            "optimizer.second": self._memory.second,
+            "gradient.cell": self._learner.grad[: self.cell.weights.size],
+            "gradient.readout": self._learner.readout_grad_flat,
+        }
 
     def _by_lane(self) -> NDArray[Any]:
         """View the state of every stream, (groups, lanes, components, units)."""

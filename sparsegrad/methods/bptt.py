@@ -10,7 +10,7 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.influence.program import aligned_zeros
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.bptt import History, run_bptt, unroll
-from sparsegrad.methods.engine import Layout, Outcome
+from sparsegrad.methods.engine import Layout, Outcome, copy_into
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,17 @@ class HistoryEngine:
         """Return an engine for the same cell at the start of its sequences."""
         return HistoryEngine(self.cell, self.batch, self.window, self.layout.threads)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what is carried from step to step."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the steps that are held; none without a window, as every call ends with them."""
+        if self.window is None:
+            return {}
         steps = self.steps._asdict()
         del steps["gathered"]  # empty: the backward pass gathers for itself
         return {"filled": self.history.filled, **steps}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` returned."""
+        copy_into(self.state(), state)
 
     def _allocate(self) -> History:
         cell, layout = self.cell, self.layout

@@ -109,8 +109,20 @@ class Engine(Protocol):
     def fresh(self) -> "Engine":
         """Return an engine for the same cell at the start of its sequences."""
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that the engine carries from step to step, by name, not copied."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all that the engine carries from call to call, by name; to be read only.
+
+        It depends on cell, batch and method, not on the machine or the number of threads.
+        """
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back what `state` of an engine for the same cell, batch and method returned."""
+
+
+def copy_into(arrays: dict[str, NDArray[Any]], state: dict[str, NDArray[Any]]) -> None:
+    """Fill arrays with the values of the same names."""
+    for name, array in arrays.items():
+        array[...] = state[name]
 
 
 class Method(Protocol):

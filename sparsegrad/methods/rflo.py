@@ -11,7 +11,7 @@ from sparsegrad.influence.program import aligned_zeros
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.traces import HELD, Traces, run_traces
 from sparsegrad.kernels.vectors.simd import BYTES, SLACK
-from sparsegrad.methods.engine import Layout, Outcome
+from sparsegrad.methods.engine import Layout, Outcome, copy_into
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,13 @@ class TraceEngine:
         """Return an engine for the same cell at the start of its sequences."""
         return TraceEngine(self.cell, self.batch, self._traces.own_weight, self.layout.threads)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what is carried from step to step."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the traces."""
         return {"traces": self._traces.traces}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` returned."""
+        copy_into(self.state(), state)
 
 
 def own_weights(cell: Cell) -> NDArray[np.int32]:

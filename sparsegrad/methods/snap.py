@@ -2,7 +2,7 @@
 
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -16,6 +16,9 @@ from sparsegrad.kernels.methods.snap import Numbers, run_snap
 from sparsegrad.methods.engine import Layout, Outcome
 from sparsegrad.methods.rflo import TraceEngine, own_weights
 from sparsegrad.symbolic.pattern import ReachPattern, reach
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class SnAp:
         """Prepare the method for a cell, a batch and at most so many threads."""
         if self.n == 1:
             return TraceEngine(cell, batch, own_weights(cell), threads)
-        return _prepare(cell, self.n, batch, threads)
+        return influence_engine(cell, self.n, batch, threads)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class RTRL:
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> "InfluenceEngine":
         """Prepare the method for a cell, a batch and at most so many threads."""
-        return _prepare(cell, None, batch, threads)
+        return influence_engine(cell, None, batch, threads)
 
 
 class InfluenceEngine:
@@ -124,11 +127,32 @@ class InfluenceEngine:
         """Return an engine for the same cell at the start of its sequences."""
         return InfluenceEngine(self.cell, self.pattern, self.influence.batch, self._threads)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what is carried from step to step."""
-        return {"influence": self.influence.panels}
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return J of each stream, weight by weight on the pattern."""
+        influence = self.influence
+        return {f"influence.{b}": influence.to_scipy(b).data for b in range(influence.batch)}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` returned."""
+        from scipy.sparse import csc_array  # 0.1 s to import, which a learner need not wait for
+
+        pattern = self.pattern
+        for b in range(self.influence.batch):
+            kept = (state[f"influence.{b}"], pattern.indices, pattern.indptr)
+            self.influence.from_scipy(csc_array(kept, pattern.shape[::-1]), b)
+
+    def dynamics(self, b: int = 0) -> "csr_array":
+        """Return D of the last step of stream `b`, (states, states)."""
+        from scipy.sparse import csr_array
+
+        pattern = self.pattern
+        states = pattern.shape[1]
+        values = self._numbers.dynamics_data[b]
+        kept = (values, pattern.dynamics_indices, pattern.dynamics_indptr)
+        return csr_array(kept, (states, states))
 
 
-def _prepare(cell: Cell, n: int | None, batch: int, threads: int | None) -> InfluenceEngine:
+def influence_engine(cell: Cell, n: int | None, batch: int, threads: int | None) -> InfluenceEngine:
+    """Find the reach of a cell's weights in `n` steps, None for all, and prepare for it."""
     pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), n)
     return InfluenceEngine(cell, pattern, batch, threads)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.uoro import RankOne, run_uoro
-from sparsegrad.methods.engine import Layout, Outcome
+from sparsegrad.methods.engine import Layout, Outcome, copy_into
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class RankOneEngine:
             self.cell, self.estimate.right.shape[0], self.seed, self.layout.threads
         )
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what is carried from step to step."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the two factors and where the random signs are."""
         return {name: getattr(self.estimate, name) for name in ("left", "right", "random")}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` returned."""
+        copy_into(self.state(), state)

@@ -21,14 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.kernels.learning.steps import Chunk
 from sparsegrad.learning.chunk import check_chunk, raise_fault
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.methods import BPTT, Method, SnAp
-from sparsegrad.methods.snap import InfluenceEngine
+from sparsegrad.methods.snap import influence_engine
 from sparsegrad.runs.settings import Settings, parse_method
-from sparsegrad.symbolic.pattern import reach
 from sparsegrad.system.atomic import write_whole
 
 KEYS = (
@@ -54,12 +52,10 @@ class Follower:
         self._every, self._steps = every, 0
         self.bounded = isinstance(method, SnAp)
         if isinstance(method, SnAp):  # n = 1 too: its traces are not on a pattern
-            pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), method.n)
-            self._engine: Any = InfluenceEngine(cell, pattern, batch, 1)
+            self._engine: Any = influence_engine(cell, method.n, batch, 1)
         else:
             self._engine = method.engine(cell, batch, 1)
-        self._streams = learner._new_streams(self._engine.layout)
-        self._learner = learner._new_learner(0, self._engine.layout)
+        self._learner, self._streams = learner.beside(self._engine)
         self.dropped = self.bound = self.norm = 0.0  # of the first stream
 
     def step(self, chunk: Chunk) -> NDArray[np.float64]:
@@ -81,20 +77,12 @@ class Follower:
 
     def _bound(self, before: "sparse.csc_array | None", reset: bool) -> None:
         """Carry the bound on, with the dropped mass where it is sampled."""
-        pattern = self._engine.pattern
-        dynamics = sparse.csr_array(
-            (
-                self._engine._numbers.dynamics_data[0].astype(np.float64),
-                pattern.dynamics_indices,
-                pattern.dynamics_indptr,
-            ),
-            shape=(pattern.shape[1], pattern.shape[1]),
-        )
+        dynamics = self._engine.dynamics().astype(np.float64)
         if reset:
             self.dropped = self.bound = 0.0
         elif before is not None:
             product = dynamics @ before
-            kept = product.multiply(pattern.to_scipy().T)
+            kept = product.multiply(self._engine.pattern.to_scipy().T)
             self.dropped = float(np.linalg.norm((product - kept).data))
         self.bound = _norm_bound(dynamics) * self.bound + self.dropped
         if before is not None:
@@ -141,7 +129,7 @@ def compare_gradients(
     followers = {
         name: Follower(learner, parse_method(name, seed), every) for name in ["rtrl", *names]
     }
-    tensors = {"all": slice(None)} | {k: weight for k, (weight, _) in learner.cell._places.items()}
+    tensors = {"all": slice(None)} | {k: weight for k, (weight, _) in learner.cell.places.items()}
     sums = {name: _Means(tensors) for name in names}
     rows: list[dict[str, Any]] = []
     tokens, reported = 0, 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsegrad.learning.checkpoint import learner_tensors, load_learner, save_learner
+from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.runs.folder import Folder, Metrics
 from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings
@@ -181,7 +181,7 @@ class Run:
         }
         try:
             self._metrics.sync()
-            save_learner(self.learner, self.folder.checkpoint, extra)
+            write_checkpoint(self.folder.checkpoint, self.learner.checkpoint(extra))
             self.folder.write("checkpoint.json", extra)
         except OSError as error:
             raise OSError(
@@ -191,11 +191,13 @@ class Run:
         self._saved = time.monotonic()
 
     def _go_on(self, folder: Folder) -> None:
-        self.learner, extra = load_learner(folder.checkpoint, threads=self.settings.threads or None)
+        saved = read_checkpoint(folder.checkpoint)
+        extra = saved.extra
         if extra.get("settings") != _fixed(self.settings):
             raise ValueError(
                 f"{folder.checkpoint} must be of the run in config.json beside it, got another's"
             )
+        self.learner = OnlineLearner.from_checkpoint(saved, self.settings.threads or None)
         self.task.go_to(extra["task"])
         self.progress = Progress(**extra["progress"])
         self.last = extra["last"]
@@ -271,7 +273,7 @@ def _largest(learner: OnlineLearner) -> str:
     """Name the array in which a divergence shows most."""
     size = {
         name: float(np.abs(array).max(initial=0.0))
-        for name, array in learner_tensors(learner).items()
+        for name, array in learner.checkpoint().tensors().items()
         if array.dtype.kind == "f" and not name.startswith(("optimizer.", "gradient."))
     }
     broken = [name for name, largest in size.items() if not np.isfinite(largest)]

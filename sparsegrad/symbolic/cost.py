@@ -9,29 +9,13 @@ For a pattern with reach R(w) of weight w,
 each times the batch. Adding I to J is not counted: it is one addition per entry of I.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from sparsegrad.symbolic.saturation import measure_saturation
-from sparsegrad.symbolic.search import Rows, canonical
-from sparsegrad.system.memory import available_memory, require_memory
-
-if TYPE_CHECKING:
-    from sparsegrad.symbolic.pattern import ReachPattern
-
-
-__all__ = [
-    "Cost",
-    "available_memory",
-    "bptt_multiply_adds",
-    "dense_rtrl_multiply_adds",
-    "price",
-    "require_memory",
-    "saturated_cost",
-    "saturated_counts",
-]
+from sparsegrad.symbolic.search import canonical
 
 
 class Cost(NamedTuple):
@@ -65,40 +49,11 @@ def price(entries: int, multiply_adds: int, batch: int, dtype: DTypeLike) -> Cos
     return Cost(batch * entries, batch * multiply_adds, batch * entries * itemsize)
 
 
-def bptt_multiply_adds(pattern: "ReachPattern", batch: int = 1) -> int:
-    """Multiply-adds per step of BPTT on the same sparse net: three per weight.
-
-    One for the forward pass, one for the error that flows back, one for the weight's gradient.
-    """
-    return 3 * pattern.shape[0] * batch
-
-
-def dense_rtrl_multiply_adds(pattern: "ReachPattern", batch: int = 1) -> int:
-    """Multiply-adds per step of RTRL with D and J stored dense: units² · weights."""
-    weights, units = pattern.shape
-    return units * units * weights * batch
-
-
-def saturated_cost(pattern: "ReachPattern", batch: int = 1, dtype: DTypeLike = "float32") -> Cost:
-    """Cost of exact RTRL on the net of a pattern, whatever the pattern's own n.
-
-    The same as `reach(dynamics, immediate, n=None).cost(batch, dtype)`, but no reach is stored;
-    see `sparsegrad.symbolic.saturation`.
-
-    Parameters
-    ----------
-    pattern : ReachPattern
-        Any pattern of the net; n = 1 is the cheapest to make.
-    batch, dtype
-        As in `ReachPattern.cost`.
-    """
-    dynamics = Rows(pattern.dynamics_indptr, pattern.dynamics_indices, pattern.shape[1])
-    weights = Rows(pattern.immediate_indptr, pattern.immediate_indices, pattern.shape[1])
-    return price(*measure_saturation(dynamics, weights), batch, dtype)
-
-
 def saturated_counts(dynamics: ArrayLike, immediate: ArrayLike) -> tuple[int, int]:
-    """Entries and multiply-adds per step of exact RTRL, from D and I without any pattern.
+    """Entries and multiply-adds per step of exact RTRL, from D and I without storing any reach.
+
+    The counts of ``reach(dynamics, immediate, n=None).cost()``; see
+    `sparsegrad.symbolic.saturation`.
 
     Parameters
     ----------
@@ -108,7 +63,7 @@ def saturated_counts(dynamics: ArrayLike, immediate: ArrayLike) -> tuple[int, in
     Returns
     -------
     entries, multiply_adds : int
-        As in `saturated_cost`, for one sequence.
+        For one sequence.
     """
     return measure_saturation(
         canonical("dynamics", dynamics, by_columns=False),
