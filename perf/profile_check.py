@@ -13,12 +13,12 @@ import argparse
 import json
 import math
 
-from sparsegrad.cells.structure import percent
 from sparsegrad.profiling import profile as profiling
 from sparsegrad.profiling.cost_model import CostModel
 from sparsegrad.profiling.profile import Point, Sweep, profile
 from sparsegrad.profiling.roofline import Roofline
 from sparsegrad.profiling.scaling import exponent
+from sparsegrad.system.quantities import percent
 
 PAPER = ((128, 0.75), (256, 0.9375), (512, 0.984375))
 GROWTH = (

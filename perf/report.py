@@ -19,8 +19,7 @@ from typing import Any
 
 from workloads import SETS
 
-from sparsegrad.cells.structure import percent
-from sparsegrad.profiling.report import count, duration, ratio
+from sparsegrad.system.quantities import count, duration, percent, ratio
 
 Line = dict[str, Any]
 OURS, TWO = "panels", "panels-2"

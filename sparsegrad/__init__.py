@@ -7,6 +7,8 @@ needs the engine alone does not wait for the cells and methods.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparsegrad.registry import CELLS, METHODS
+
 if TYPE_CHECKING:
     from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
     from sparsegrad.influence.influence import Influence
@@ -17,15 +19,15 @@ if TYPE_CHECKING:
     from sparsegrad.symbolic.pattern import ReachPattern, reach
 
 _HOMES = {
-    "cells": ("GRU", "LSTM", "RNN", "Cell", "CellKind", "Map", "check_cell"),
+    "cells": ("Cell", "CellKind", "Map", "check_cell"),
     "influence.influence": ("Influence",),
     "learning.learner": ("OnlineLearner",),
-    "methods": ("BPTT", "RFLO", "RTRL", "UORO", "SnAp"),
     "learning.optimizers": ("SGD", "Adam", "AdamW"),
     "symbolic.pattern": ("ReachPattern", "reach"),
     "learning.readout": ("MLP", "Linear"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+_HOME |= {row.type_name: row.home for row in (*CELLS.values(), *METHODS.values())}
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "check_cell",
     "reach",
 ]
+__all__ += [name for name in _HOME if name not in __all__]
 
 
 def __getattr__(name: str) -> Any:

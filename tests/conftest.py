@@ -51,6 +51,7 @@ ABOVE_THE_KERNELS = [
     "test_jax.py",
     "test_package.py",
     "test_perf_smoke.py",
+    "test_public_paths.py",
     "test_readme.py",
     "test_tasks.py",
     "test_torch.py",

@@ -16,6 +16,7 @@ from sparsegrad.profiling import cost_model as prediction
 from sparsegrad.profiling import profile as profiling
 from sparsegrad.profiling import timing
 from sparsegrad.symbolic.pattern import reach
+from sparsegrad.system.quantities import parse_bytes
 
 KEYS = (
     "cell units sparsity n weights entries density multiply_adds bytes seconds gflops "
@@ -128,7 +129,7 @@ def test_percent_and_commas_are_understood(capsys):
     [("16GiB", 16 * 2**30), ("1.5 MiB", 1.5 * 2**20), ("2GB", 2e9), ("500k", 5e5), ("1e9", 1e9)],
 )
 def test_budgets_are_read(text, expected):
-    assert cli._bytes(text) == expected
+    assert parse_bytes("budget", text) == expected
 
 
 def test_budget_marks_what_does_not_fit(capsys):
@@ -151,7 +152,7 @@ def test_budget_marks_what_does_not_fit(capsys):
         (["--units", "0"], "units must be between 1 and 2**30, got 0"),
         (["--units", "1.5"], "units must be a whole number, got '1.5'"),
         (["--sparsity", "1"], "sparsity must be at least 0 and below 1, got 1.0"),
-        (["--sparsity", "most"], "sparsity must be a number such as 0.75 or 75%, got 'most'"),
+        (["--sparsity", "most"], "sparsity must be a number such as 0.001, 75% or 10M, got 'most'"),
         (["--cells", "lru"], "cells must be of rnn, gru, lstm, got lru"),
         (["--cells", ","], "cells must name at least one value, got none"),
         (["--dtype", "float16"], "dtype must be of float32, float64, got float16"),

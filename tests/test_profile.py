@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsegrad.cells.structure import percent, structure
+from sparsegrad.cells.structure import structure
 from sparsegrad.influence.influence import Influence
 from sparsegrad.influence.program import lower
 from sparsegrad.profiling import cost_model as prediction
@@ -16,12 +16,13 @@ from sparsegrad.profiling import profile as profiling
 from sparsegrad.profiling import timing
 from sparsegrad.profiling.cost_model import PROBES, CostModel, Probe, synthetic
 from sparsegrad.profiling.profile import Point, Sweep, exact_counts, profile
-from sparsegrad.profiling.report import count, csv_report, duration, json_report, plain_report, size
+from sparsegrad.profiling.report import csv_report, json_report, plain_report
 from sparsegrad.profiling.roofline import Roofline
 from sparsegrad.profiling.scaling import exponent, fit_growth
 from sparsegrad.profiling.timing import random_values, time_call, time_update
 from sparsegrad.symbolic.cost import saturated_counts
 from sparsegrad.symbolic.pattern import reach
+from sparsegrad.system.quantities import count, duration, percent, size
 
 CELLS = ("rnn", "gru", "lstm")
 compiled_only = pytest.mark.skipif(

@@ -127,6 +127,10 @@ class Cell:
         cell._take_dense(weight_ih, weight_hh, bias_ih, bias_hh, masks)
         return cell
 
+    def options(self) -> dict[str, Any]:
+        """Return what `from_dense` must be told beside arrays and masks to make such a cell."""
+        return {}
+
     def to_dense(self) -> dict[str, NDArray[Any]]:
         """Return the weights as dense arrays under PyTorch's names; absent weights are 0."""
         return self.dense_of(self.weights)

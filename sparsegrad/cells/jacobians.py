@@ -1,18 +1,34 @@
 """Where the Jacobians of a cell may be non-zero, and where each of their values comes from."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.cells.cell import Cell
-from sparsegrad.kernels.cells.maps import Dynamics
+from sparsegrad.cells.kind import CellKind
+from sparsegrad.kernels.cells.maps import Dynamics, Maps
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array, csr_array
 
 
-def immediate_pattern(cell: Cell) -> "csc_array":
+class Net(Protocol):
+    """What the patterns follow from: a cell, or its structure alone."""
+
+    @property
+    def kind(self) -> CellKind:
+        """Elementwise update and its partials."""
+
+    @property
+    def units(self) -> int:
+        """State units."""
+
+    @property
+    def maps(self) -> Maps:
+        """The sparse maps; their weights are not looked at."""
+
+
+def immediate_pattern(cell: Net) -> "csc_array":
     """Return the pattern of I, bool, (states, weights), one column per weight."""
     from scipy.sparse import csc_array  # 0.2 s to import, which building a cell need not wait for
 
@@ -24,17 +40,16 @@ def immediate_pattern(cell: Cell) -> "csc_array":
     nth = np.arange(indptr[-1]) - np.repeat(indptr[:-1], counts)
     component = partials.map_components[np.repeat(partials.map_indptr[which], counts) + nth]
     indices = component.astype(np.int64) * cell.units + np.repeat(unit, counts)
-    shape = (cell.states, cell.weights.size)
+    shape = (cell.units * cell.kind.components, cell.maps.indices.size)
     return csc_array((np.ones(indices.size, bool), indices, indptr), shape=shape)
 
 
-def dynamics_pattern(cell: Cell) -> "tuple[csr_array, Dynamics]":
+def dynamics_pattern(cell: Net) -> "tuple[csr_array, Dynamics]":
     """Return the pattern of D and the source of its values.
 
     Parameters
     ----------
-    cell : Cell
-        The cell.
+    cell : Cell, or what has its kind, units and maps
 
     Returns
     -------
@@ -45,7 +60,7 @@ def dynamics_pattern(cell: Cell) -> "tuple[csr_array, Dynamics]":
     """
     from scipy.sparse import csr_array  # 0.2 s to import, as above
 
-    states = cell.states
+    states = cell.units * cell.kind.components
     own_row, own_column, own_source = _own_entries(cell)
     run_length, run_source, weight, weight_row, weight_column = _weight_entries(cell)
     keys = np.concatenate([own_row, weight_row]) * states + np.concatenate(
@@ -67,12 +82,12 @@ def dynamics_pattern(cell: Cell) -> "tuple[csr_array, Dynamics]":
     )
 
 
-def _row_of_weight(cell: Cell) -> NDArray[np.int64]:
+def _row_of_weight(cell: Net) -> NDArray[np.int64]:
     indptr = cell.maps.indptr
     return np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
 
 
-def _own_entries(cell: Cell) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _own_entries(cell: Net) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """∂s'_(c,u)/∂s_(b,u) outside the maps: row, column, place in d_state (C, C, units)."""
     units, partials = cell.units, cell.kind.partials
     c = partials.state_rows.astype(np.int64)[:, None]
@@ -82,7 +97,7 @@ def _own_entries(cell: Cell) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     return (c * units + unit).ravel(), (b * units + unit).ravel(), source.ravel()
 
 
-def _weight_entries(cell: Cell) -> tuple[NDArray[Any], ...]:
+def _weight_entries(cell: Net) -> tuple[NDArray[Any], ...]:
     """∂s'_(c,u)/∂a_g · W_g[u, v]: runs (length, place in d_pre), entries (weight, row, column).
 
     A run is a row of the maps under one component.

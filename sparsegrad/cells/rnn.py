@@ -28,6 +28,8 @@ class RNN(Cell):
         As in :class:`Cell`.
     """
 
+    kind = _KINDS["tanh"]
+
     def __init__(
         self,
         inputs: int,
@@ -70,6 +72,10 @@ class RNN(Cell):
         cell.kind = _kind(nonlinearity)
         cell._take_dense(weight_ih, weight_hh, bias_ih, bias_hh, masks)
         return cell
+
+    def options(self) -> dict[str, str]:
+        """Return the nonlinearity."""
+        return {"nonlinearity": next(k for k, kind in _KINDS.items() if kind is self.kind)}
 
 
 def _kind(nonlinearity: str) -> CellKind:

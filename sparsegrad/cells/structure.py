@@ -1,28 +1,26 @@
 """Sparsity structures of random recurrent cells: the patterns of D and I, without values.
 
 Each gate of a cell has a recurrent mask (units × units) and an input mask (units × inputs), both
-uniformly random with an exact count of ones; biases are dense, two per gate as in `torch.nn`
-(`bias_ih` and `bias_hh`). Weights are ordered by unit. All that the influence matrix sees of a
-weight is the state numbers that it writes, so a unit's weights need no more description than
-their count.
-
-    RNN    D = mask                                    every weight of unit i writes s_i
-    GRU    D = union of the masks of r, z, n, and 1    every weight of unit i writes s_i
-    LSTM   state [h; c]: h ← h' by all four masks, c ← h' by those of i, f, g, and h, c ← c by 1
-           weights of i, f, g write h_i and c_i; weights of o write h_i
-
-The GRU is the CuDNN form (reset gate after the matrix product), which keeps I sparse.
+uniformly random with an exact count of ones; biases are dense, as in `torch.nn`. Masks are drawn
+as places, so that a net is described in memory of its weights' number, whatever its units'. D and
+I follow from the cell's kind as for any cell, in `sparsegrad.cells.jacobians`.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.cells.kind import CellKind
+from sparsegrad.kernels.cells.maps import Maps
+from sparsegrad.registry import CELLS
 from sparsegrad.system.memory import require_memory
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array, csr_array
+
 GATE_MASKS = ("independent", "shared")
 
 
@@ -40,14 +38,23 @@ class Structure:
         How many of the weights are recurrent ones.
     """
 
-    dynamics: sparse.csr_array
-    immediate: sparse.csc_array
+    dynamics: "csr_array"
+    immediate: "csc_array"
     recurrent: int
 
     @property
     def weights(self) -> int:
         """How many weights exist, biases included."""
         return int(self.immediate.shape[1])
+
+
+@dataclass(frozen=True)
+class _Net:
+    """A cell as far as its patterns go."""
+
+    kind: CellKind
+    units: int
+    maps: Maps
 
 
 def structure(
@@ -63,7 +70,7 @@ def structure(
     Parameters
     ----------
     cell : str
-        One of "rnn", "gru", "lstm".
+        Name of a row of `sparsegrad.registry.CELLS`.
     units : int
         Number of units, at least 1. The state of an LSTM has twice as many numbers.
     sparsity : float
@@ -92,48 +99,19 @@ def structure(
     ((128, 128), 5120)
     """
     _check(cell, units, sparsity, inputs, gate_masks)
+    kind: CellKind = CELLS[cell].load().kind
     rng = np.random.default_rng(seed)
-    gates = GATES[cell]
-    draws = 1 if gate_masks == "shared" else gates
-    recurrent = [_random_mask(rng, units, units, sparsity) for _ in range(draws)]
-    driven = [_random_mask(rng, units, inputs, sparsity) for _ in range(draws)]
-    if gate_masks == "shared":
-        recurrent, driven = recurrent * gates, driven * gates
-    # weights of unit i in gate g: its recurrent ones, its inputs and two biases
-    fan_in = np.array(
-        [
-            np.bincount(r // units, minlength=units) + np.bincount(x // inputs, minlength=units) + 2
-            if inputs
-            else np.bincount(r // units, minlength=units) + 2
-            for r, x in zip(recurrent, driven, strict=True)
-        ]
-    )
-    diagonal = np.arange(units, dtype=np.int64) * (units + 1)
-    if cell == "lstm":
-        return Structure(
-            _lstm_dynamics(recurrent, diagonal, units),
-            _lstm_immediate(fan_in, units),
-            sum(map(len, recurrent)),
-        )
-    kept = recurrent if cell == "rnn" else [*recurrent, diagonal]
+    recurrent = _drawn(rng, kind, "weight_hh", (units, units), sparsity, gate_masks)
+    driven = _drawn(rng, kind, "weight_ih", (units, inputs), sparsity, gate_masks)
+    net = _Net(kind, units, _maps(kind, units, inputs, recurrent, driven))
     return Structure(
-        _csr_of_codes(_union(kept), units, units),
-        _columns_writing_own_unit(fan_in.sum(axis=0)),
-        sum(map(len, recurrent)),
+        dynamics_pattern(net)[0], immediate_pattern(net), sum(map(len, recurrent.values()))
     )
-
-
-def percent(sparsity: float) -> str:
-    """Return a sparsity as people write it: 75%, 98.44%, 99.9996%, never 100%."""
-    digits = 4
-    while float(text := f"{100 * sparsity:.{digits}g}") == 100:
-        digits += 1
-    return f"{text}%"
 
 
 def _check(cell: str, units: int, sparsity: float, inputs: int, gate_masks: str) -> None:
-    if cell not in GATES:
-        raise ValueError(f"cell must be one of {', '.join(GATES)}, got {cell!r}")
+    if cell not in CELLS:
+        raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
     if gate_masks not in GATE_MASKS:
         raise ValueError(f"gate_masks must be one of {', '.join(GATE_MASKS)}, got {gate_masks!r}")
     if not 1 <= units <= 2**30:
@@ -142,6 +120,52 @@ def _check(cell: str, units: int, sparsity: float, inputs: int, gate_masks: str)
         raise ValueError(f"sparsity must be at least 0 and below 1, got {sparsity}")
     if inputs < 0:
         raise ValueError(f"inputs must be at least 0, got {inputs}")
+
+
+def _drawn(
+    rng: np.random.Generator,
+    kind: CellKind,
+    name: str,
+    shape: tuple[int, int],
+    sparsity: float,
+    gate_masks: str,
+) -> dict[int, NDArray[np.int64]]:
+    """Draw the masks of the maps that have weights under a name: sorted places, by map."""
+    maps = [g for g, linear in enumerate(kind.maps) if linear.reads(name)]
+    if gate_masks == "shared":
+        return dict.fromkeys(maps, _random_mask(rng, *shape, sparsity))
+    return {g: _random_mask(rng, *shape, sparsity) for g in maps}
+
+
+def _maps(
+    kind: CellKind,
+    units: int,
+    inputs: int,
+    recurrent: dict[int, NDArray[np.int64]],
+    driven: dict[int, NDArray[np.int64]],
+) -> Maps:
+    """Lay drawn places out as the maps of a cell, without weights."""
+    n_maps = len(kind.maps)
+    reads_h, reads_x = (np.zeros(units * n_maps, np.int64) for _ in range(2))
+    for g in range(n_maps):
+        if g in recurrent:
+            reads_h[g::n_maps] = np.bincount(recurrent[g] // units, minlength=units)
+        if g in driven and inputs:
+            reads_x[g::n_maps] = np.bincount(driven[g] // inputs, minlength=units)
+    biases = np.array([linear.bias_ih + linear.bias_hh for linear in kind.maps])
+    indptr = np.zeros(units * n_maps + 1, np.int64)
+    np.cumsum(reads_h + reads_x + np.tile(biases, units), out=indptr[1:])
+    indices = np.full(indptr[-1], units + inputs, np.int32)
+    recurrent_end = indptr[:-1] + reads_h
+    for first, width, masks, offset in (
+        (indptr[:-1], units, recurrent, 0),
+        (recurrent_end, inputs, driven, units),
+    ):
+        for g, places in masks.items() if width else ():
+            unit = places // width
+            nth = np.arange(unit.size) - np.searchsorted(unit, unit)
+            indices[first[unit * n_maps + g] + nth] = offset + places % width
+    return Maps(indptr, recurrent_end, indices, np.empty(0))
 
 
 def _random_mask(
@@ -180,51 +204,3 @@ def _sorted_unique(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     first = np.ones(len(codes), dtype=bool)
     np.not_equal(codes[1:], codes[:-1], out=first[1:])
     return codes[first]
-
-
-def _union(masks: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return _sorted_unique(np.concatenate(masks))
-
-
-def _csr_of_codes(codes: NDArray[np.int64], rows: int, columns: int) -> sparse.csr_array:
-    indptr = np.zeros(rows + 1, dtype=np.int64)
-    np.cumsum(np.bincount(codes // columns, minlength=rows), out=indptr[1:])
-    indices = (codes % columns).astype(np.int32)
-    data = np.ones(len(codes), dtype=bool)
-    return sparse.csr_array((data, indices, indptr), shape=(rows, columns))
-
-
-def _lstm_dynamics(
-    recurrent: list[NDArray[np.int64]], diagonal: NDArray[np.int64], units: int
-) -> sparse.csr_array:
-    def into_state(masks: list[NDArray[np.int64]], first_row: int) -> NDArray[np.int64]:
-        # from units × units to the codes of (2 units) × (2 units), with c_i added to row i
-        codes = _union(masks)
-        from_h = (codes // units + first_row) * 2 * units + codes % units
-        own = diagonal // (units + 1)
-        from_c = (own + first_row) * 2 * units + units + own
-        return np.concatenate([from_h, from_c])
-
-    codes = np.sort(np.concatenate([into_state(recurrent, 0), into_state(recurrent[:3], units)]))
-    return _csr_of_codes(codes, 2 * units, 2 * units)
-
-
-def _columns_writing_own_unit(fan_in: NDArray[np.int64]) -> sparse.csc_array:
-    units, weights = len(fan_in), int(fan_in.sum())
-    indices = np.repeat(np.arange(units, dtype=np.int32), fan_in)
-    indptr = np.arange(weights + 1, dtype=np.int64)
-    data = np.ones(weights, dtype=bool)
-    return sparse.csc_array((data, indices, indptr), shape=(units, weights))
-
-
-def _lstm_immediate(fan_in: NDArray[np.int64], units: int) -> sparse.csc_array:
-    own = np.arange(units, dtype=np.int32)
-    by_unit = np.stack([fan_in[:3].sum(axis=0), fan_in[3]], axis=1)  # weights of i, f, g; of o
-    writes = np.repeat(np.tile([2, 1], units), by_unit.ravel())  # rows written, weight by weight
-    unit = np.repeat(own, by_unit.sum(axis=1))
-    indptr = np.zeros(len(writes) + 1, dtype=np.int64)
-    np.cumsum(writes, out=indptr[1:])
-    indices = np.repeat(unit, writes)
-    indices[indptr[:-1][writes == 2] + 1] += units  # the second row of a weight of i, f, g is c_i
-    data = np.ones(len(indices), dtype=bool)
-    return sparse.csc_array((data, indices, indptr), shape=(2 * units, len(writes)))

@@ -9,7 +9,6 @@ import argparse
 import math
 import os
 import platform
-import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sparsegrad.cli.train import add_compare, add_train
+from sparsegrad.registry import CELLS, listed
+from sparsegrad.system.quantities import parse_bytes, parse_number, parse_whole
 
 if TYPE_CHECKING:
     from sparsegrad.profiling.cost_model import CostModel
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "sparsegrad-rtrl"
 FAILED, INTERRUPTED = 2, 130
-SUFFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 PROFILE_EXAMPLES = """examples:
   sparsegrad profile
   sparsegrad profile --cells rnn gru lstm --units 128 --sparsity 0.75 0.9375 --n 1 2 3
@@ -110,7 +110,7 @@ def _add_profile(commands: "argparse._SubParsersAction[_Parser]") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--cells", nargs="+", metavar="CELL", help="rnn, gru, lstm (default: gru)")
+    add("--cells", nargs="+", metavar="CELL", help=f"{listed(CELLS, 'and')} (default: gru)")
     add("--units", nargs="+", metavar="K", help="numbers of units (default: 128 256 512)")
     add("--sparsity", nargs="+", metavar="S",
         help="parts of the weights that do not exist: 0.75 or 75%% "
@@ -136,33 +136,8 @@ def _words(values: Sequence[str]) -> list[str]:
     return [word for value in values for word in value.split(",") if word]
 
 
-def _whole(name: str, word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise ValueError(f"{name} must be a whole number, got {word!r}") from None
-
-
-def _part(word: str) -> float:
-    try:
-        return float(word[:-1]) / 100 if word.endswith("%") else float(word)
-    except ValueError:
-        raise ValueError(f"sparsity must be a number such as 0.75 or 75%, got {word!r}") from None
-
-
 def _order(word: str) -> int | None:
-    return None if word.lower() == "rtrl" else _whole("n", word)
-
-
-def _bytes(word: str) -> float:
-    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *([kmgt]?)(i?)b?", word.strip().lower())
-    try:
-        number = float(match[1]) if match else math.nan
-    except ValueError:
-        number = math.nan
-    if match is None or math.isnan(number):
-        raise ValueError(f"budget must be a number of bytes such as 16GiB or 500MB, got {word!r}")
-    return number * (1024 if match[3] else 1000) ** SUFFIXES[match[2]]
+    return None if word.lower() == "rtrl" else parse_whole("n", word)
 
 
 def _sweep(arguments: argparse.Namespace) -> "Sweep":
@@ -170,10 +145,13 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
     from sparsegrad.system.memory import available_memory
 
     free = available_memory()
+    budget = free / 2 if free else math.inf
+    if arguments.budget:
+        budget = parse_bytes("budget", arguments.budget)
     lists: tuple[tuple[str, Callable[[str], object]], ...] = (
         ("cells", str.lower),
-        ("units", lambda word: _whole("units", word)),
-        ("sparsity", _part),
+        ("units", lambda word: parse_whole("units", word)),
+        ("sparsity", lambda word: parse_number("sparsity", word)),
         ("n", _order),
     )
     chosen = {
@@ -184,12 +162,12 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
     return Sweep(
         **chosen,  # type: ignore[arg-type]
         gate_masks=arguments.gate_masks,
-        inputs=_whole("inputs", arguments.inputs),
-        batch=_whole("batch", arguments.batch),
+        inputs=parse_whole("inputs", arguments.inputs),
+        batch=parse_whole("batch", arguments.batch),
         dtype=arguments.dtype,
-        threads=_whole("threads", arguments.threads),
-        seed=_whole("seed", arguments.seed),
-        budget=_bytes(arguments.budget) if arguments.budget else free / 2 if free else math.inf,
+        threads=parse_whole("threads", arguments.threads),
+        seed=parse_whole("seed", arguments.seed),
+        budget=budget,
     )
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from sparsegrad.figures.profile import FAINT, INK, STYLE
+from sparsegrad.figures.style import FAINT, INK, STYLE
 from sparsegrad.system.atomic import write_whole
 
 NAMES = {

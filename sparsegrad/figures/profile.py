@@ -15,19 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from sparsegrad.cells.structure import percent
+from sparsegrad.figures.style import FAINT, INK, STYLE
 from sparsegrad.profiling.profile import Point
+from sparsegrad.system.quantities import percent
 
-INK = "#2b2b33"
-FAINT = "#dcdce3"
-STYLE = {
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 BEYOND = 1.6
 """Exact RTRL stands this factor to the right of the largest n."""
 

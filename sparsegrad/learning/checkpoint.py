@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.cells import GRU, LSTM, RNN, Cell
-from sparsegrad.kernels.cells.elementwise import rnn_relu
+from sparsegrad.cells import Cell
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import MLP, Linear
-from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
+from sparsegrad.methods import Method
+from sparsegrad.registry import CELLS, METHODS, type_of
 from sparsegrad.system.tensorfile import read_tensors, write_tensors
 
-_CELLS = {kind.__name__: kind for kind in (GRU, LSTM, RNN)}
 _READOUTS = {kind.__name__: kind for kind in (Linear, MLP)}
-_METHODS = {kind.__name__: kind for kind in (SnAp, RTRL, BPTT, UORO, RFLO)}
 _OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adam, AdamW)}
 _COUNTS = ("steps", "updates", "since")
 
@@ -95,9 +93,9 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             "inputs": cell.inputs,
             "units": cell.units,
             "dtype": cell.dtype.name,
-            "nonlinearity": "relu" if cell.kind.update is rnn_relu else "tanh",
             "names": list(cell.places),
-        },
+        }
+        | cell.options(),
         "readout": {
             "kind": type(readout).__name__,
             "hidden": readout.hidden if isinstance(readout, MLP) else 0,
@@ -140,7 +138,7 @@ def read_checkpoint(path: str | Path, cell: Cell | None = None) -> Checkpoint:
     return Checkpoint(
         cell,
         _readout(about["readout"], tensors),
-        _made(_METHODS, about["method"]),
+        _made(type_of(METHODS, about["method"]["kind"]), about["method"]),
         _optimizer(about["optimizer"], tensors),
         about["batch"],
         about["update_every"],
@@ -156,15 +154,13 @@ def _fields(settings: Any) -> dict[str, Any]:
     return {"kind": type(settings).__name__} | values
 
 
-def _made(kinds: dict[str, Any], about: dict[str, Any]) -> Any:
-    settings = dict(about)
-    return kinds[settings.pop("kind")](**settings)
+def _made(kind: Any, about: dict[str, Any]) -> Any:
+    return kind(**{name: value for name, value in about.items() if name != "kind"})
 
 
 def _optimizer(about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> SGD | Adam | AdamW:
-    optimizer: SGD | Adam | AdamW = _made(
-        _OPTIMIZERS, about | {"schedule": tensors.get("optimizer.schedule")}
-    )
+    schedule = {"schedule": tensors.get("optimizer.schedule")}
+    optimizer: SGD | Adam | AdamW = _made(_OPTIMIZERS[about["kind"]], about | schedule)
     return optimizer
 
 
@@ -181,13 +177,13 @@ def _readout(about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Linear 
 
 
 def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Cell:
-    if about["kind"] not in _CELLS:
+    kind = type_of(CELLS, about["kind"])
+    if kind is None:
         raise ValueError(
             f"{path} holds a {about['kind']}, a cell of your own: pass one of the same structure "
             f"as cell="
         )
-    kind = _CELLS[about["kind"]]
-    bare = kind(1, 1)  # knows its maps, and with them the shapes of the dense arrays
+    bare: Cell = kind(1, 1)  # knows its maps, and with them the shapes of the dense arrays
     bare.inputs, bare.units = about["inputs"], about["units"]
     dense: dict[str, Any] = {}
     masks: dict[str, Any] = {}
@@ -197,9 +193,9 @@ def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[An
         dense[name], masks[name] = np.zeros(shape, about["dtype"]), np.zeros(shape, bool)
         dense[name].reshape(-1)[place] = tensors[f"cell.{name}"]
         masks[name].reshape(-1)[place] = True
-    if kind is RNN:
-        return RNN.from_dense(**dense, masks=masks, nonlinearity=about["nonlinearity"])
-    return kind.from_dense(**dense, masks=masks)
+    options = {name: about[name] for name in bare.options()}
+    cell: Cell = kind.from_dense(**dense, masks=masks, **options)
+    return cell
 
 
 def _take_weights(

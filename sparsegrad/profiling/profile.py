@@ -23,12 +23,14 @@ from itertools import product
 
 import numpy as np
 
-from sparsegrad.cells.structure import GATE_MASKS, GATES, Structure, percent, structure
+from sparsegrad.cells.structure import GATE_MASKS, Structure, structure
 from sparsegrad.influence.influence import Influence
 from sparsegrad.profiling.cost_model import CostModel
 from sparsegrad.profiling.timing import time_update
+from sparsegrad.registry import CELLS
 from sparsegrad.symbolic.cost import saturated_counts
 from sparsegrad.symbolic.pattern import reach
+from sparsegrad.system.quantities import percent
 
 DTYPES = ("float32", "float64")
 POINT_SECONDS = 0.15
@@ -45,7 +47,7 @@ class Sweep:
     Attributes
     ----------
     cells : tuple of str
-        Of "rnn", "gru", "lstm".
+        Names of rows of `sparsegrad.registry.CELLS`.
     units : tuple of int
     sparsity : tuple of float
         In [0, 1).
@@ -83,7 +85,7 @@ class Sweep:
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one value, got none")
         for cell in self.cells:
-            _require(cell in GATES, "cells", f"be of {', '.join(GATES)}", cell)
+            _require(cell in CELLS, "cells", f"be of {', '.join(CELLS)}", cell)
         for units in self.units:
             _require(1 <= units <= 2**30, "units", "be between 1 and 2**30", units)
         for sparsity in self.sparsity:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sparsegrad.cells.structure import percent
 from sparsegrad.profiling.profile import POINT_KEYS, Point
 from sparsegrad.profiling.scaling import Fit
 from sparsegrad.system.atomic import write_whole
+from sparsegrad.system.quantities import count, duration, percent, ratio, share, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,54 +35,6 @@ class Column(NamedTuple):
     text: Callable[[Point], str]
     timed: bool = False  # left out where nothing was to be run
     spare: int = 0  # a terminal too narrow for all drops the column with the highest one first
-
-
-def count(number: float) -> str:
-    """Return a count in at most five characters: 999, 15.7k, 1.18M, 52.9G."""
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if number < 999.5:
-            return f"{number:.0f}" if unit == "" else f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g}E"
-
-
-def size(number: float) -> str:
-    """Return bytes in binary units: 61 KiB, 4.5 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1023.5:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{_three(number)} {unit}"
-        number /= 1024
-    return f"{_three(number)} PiB"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in the unit that fits: 85.1 us, 1.06 ms, 2.31 s."""
-    for unit, scale in (("ns", 1e9), ("us", 1e6), ("ms", 1e3)):
-        if seconds * scale < 999.5:
-            return f"{_three(seconds * scale)} {unit}"
-    return f"{_three(seconds)} s"
-
-
-def _three(number: float) -> str:
-    """Three digits, never in exponential form."""
-    return f"{number:.{0 if number >= 99.95 else 1 if number >= 9.995 else 2}f}"
-
-
-def ratio(number: float | None) -> str:
-    """Return a ratio: 0.0059, 0.73, 25.2, 2065."""
-    if number is None:
-        return "-"
-    return count(number) if number >= 99.95 else f"{number:.2g}" if number < 0.1 else _two(number)
-
-
-def _two(number: float) -> str:
-    return f"{number:.2f}" if number < 10 else f"{number:.1f}"
-
-
-def _percent(number: float | None) -> str:
-    if number is None:
-        return "-"
-    return f"{100 * number:.0f}%" if number >= 0.0995 else f"{100 * number:.2g}%"
 
 
 def _time(point: Point) -> str:
@@ -111,7 +63,7 @@ COLUMNS = (
     Column("n", lambda p: str(p.n)),
     Column("weights", lambda p: count(p.weights), spare=6),
     Column("entries", lambda p: count(p.entries)),
-    Column("density", lambda p: _percent(p.density), spare=3),
+    Column("density", lambda p: share(p.density), spare=3),
     Column("mult-adds", lambda p: count(p.multiply_adds)),
     Column("bytes", lambda p: size(p.bytes), spare=7),
     Column("time", _time, timed=True),
@@ -119,7 +71,7 @@ COLUMNS = (
     Column("predicted", _predicted, timed=True, spare=4),
     Column("GFLOP/s", lambda p: ratio(p.gflops), timed=True, spare=2),
     Column("GB/s", lambda p: ratio(p.gbytes_per_second), timed=True, spare=1),
-    Column("roof", lambda p: _percent(p.roofline_fraction), timed=True),
+    Column("roof", lambda p: share(p.roofline_fraction), timed=True),
     Column("xBPTT", lambda p: ratio(p.vs_bptt)),
     Column("xRTRL", lambda p: ratio(p.vs_rtrl)),
 )

@@ -4,23 +4,24 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self, get_args
 
 import numpy as np
 
-from sparsegrad.cells import GRU, LSTM, RNN, Cell
+from sparsegrad.cells import Cell
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import MLP, Linear
-from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, Method, SnAp
+from sparsegrad.methods import BPTT, Method
+from sparsegrad.registry import CELLS, METHOD_WORDS, METHODS
+from sparsegrad.system.quantities import parse_number
 from sparsegrad.tasks import Chars, Copy, Stream, Task
 from sparsegrad.tasks.chars import default_text
 
 TASKS = ("copy", "chars", "stream")
-CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
-METHODS = "snap:N, rtrl, bptt, bptt:T, uoro, rflo"
 CHANGEABLE = ("tokens", "seconds", "threads", "save")
 """What may differ when a run is gone on with: it changes no number of it."""
 MOVABLE = ("text", "data")
@@ -50,7 +51,7 @@ class Settings:
     cell, units, sparsity, input_sparsity, gate_masks, hidden, dtype
         The net; `hidden` is the width of the readout's hidden layer, 0 for none.
     method : str
-        ``snap:N``, ``rtrl``, ``bptt``, ``bptt:T``, ``uoro`` or ``rflo``.
+        One of `sparsegrad.registry.METHOD_WORDS`: ``snap:N``, ``rtrl``, ``bptt``, …
     update : {"step", "sequence"}
         When the weights change.
     optimizer, rate, clip
@@ -215,7 +216,7 @@ class Settings:
         )
 
     def _cell(self, inputs: int, seed: int) -> Cell:
-        return CELLS[self.cell](
+        made: Cell = CELLS[self.cell].load()(
             inputs,
             self.units,
             sparsity=self.sparsity,
@@ -224,6 +225,7 @@ class Settings:
             seed=seed,
             dtype=self.dtype,
         )
+        return made
 
     def _seeds(self) -> list[int]:
         """Seeds of cell, readout, task and method."""
@@ -237,23 +239,23 @@ def parse_method(word: str, seed: int) -> Method:
     ----------
     word : str
     seed : int
-        For UORO.
+        Of its random numbers, if it draws any.
 
     Raises
     ------
     ValueError
         If there is no such method.
     """
-    match = re.fullmatch(r"(snap|rtrl|bptt|uoro|rflo)(?::(\d+))?", word.lower())
-    name, number = (match[1], match[2]) if match else ("", None)
-    if name == "snap" and number is not None:
-        return SnAp(int(number))
-    if name == "bptt":
-        return BPTT(None if number is None else int(number))
-    plain: dict[str, Method] = {"rtrl": RTRL(), "uoro": UORO(seed), "rflo": RFLO()}
-    if name not in plain or number is not None:
-        raise ValueError(f"method must be one of {METHODS}, got {word!r}")
-    return plain[name]
+    match = re.fullmatch(r"([a-z0-9-]+)(?::(\d+))?", word.lower())
+    row = METHODS.get(match[1]) if match else None
+    if match is None or row is None or not row.takes(number=match[2] is not None):
+        raise ValueError(f"method must be one of {', '.join(METHOD_WORDS)}, got {word!r}")
+    kind = row.load()
+    given = {} if match[2] is None else {row.number: int(match[2])}
+    if "seed" in signature(kind).parameters:
+        given["seed"] = seed
+    method: Method = kind(**given)
+    return method
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -272,21 +274,9 @@ def _value(name: str, kind: Any, value: Any) -> Any:
         raise ValueError(f"{shown} must be a number or a word, got {value!r}")
     if kind is str:
         return str(value)
-    number = _number(shown, str(value))
+    number = parse_number(shown, str(value))
     if kind is int:
         if number != int(number):
             raise ValueError(f"{shown} must be a whole number, got {value!r}")
         return int(number)
-    return number
-
-
-def _number(shown: str, word: str) -> float:
-    """Return the number that a word means: 0.5, 1e-3, 75%, 200k, 10M."""
-    parts = {"%": 100.0, "k": 1e-3, "M": 1e-6, "G": 1e-9}.get(word[-1:], 0.0)
-    try:
-        number = float(word[:-1]) / parts if parts else float(word)
-    except ValueError:
-        number = float("nan")
-    if not np.isfinite(number):
-        raise ValueError(f"{shown} must be a number such as 0.001, 75% or 10M, got {word!r}")
     return number
