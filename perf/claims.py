@@ -38,7 +38,7 @@ import numba
 import numpy as np
 
 from sparsegrad import GRU, Adam, OnlineLearner
-from sparsegrad.cli.train import draw_compared
+from sparsegrad.cli.compare import draw_compared
 from sparsegrad.kernels.cells.elementwise import gru
 from sparsegrad.runs.comparison import (
     best_rates,

@@ -7,7 +7,7 @@ needs the engine alone does not wait for the cells and methods.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparsegrad.registry import CELLS, METHODS
+from sparsegrad.registry import CELLS, METHODS, OPTIMIZERS
 
 if TYPE_CHECKING:
     from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
@@ -22,12 +22,11 @@ _HOMES = {
     "cells": ("Cell", "CellKind", "Map", "check_cell"),
     "influence.influence": ("Influence",),
     "learning.learner": ("OnlineLearner",),
-    "learning.optimizers": ("SGD", "Adam", "AdamW"),
     "symbolic.pattern": ("ReachPattern", "reach"),
     "learning.readout": ("MLP", "Linear"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_HOME |= {row.type_name: row.home for row in (*CELLS.values(), *METHODS.values())}
+_HOME |= {row.type_name: row.home for rows in (CELLS, METHODS, OPTIMIZERS) for row in rows.values()}
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,4 +1,4 @@
-"""The cells and the methods: one row each. Whatever serves all of them walks these rows.
+"""The cells, methods and optimisers: one row each. What serves all of them walks these rows.
 
 A new cell or method is a file of its own and a row here. With that it has its name in
 `sparsegrad`, on the command line, in files and in the profile, and every test of
@@ -6,8 +6,10 @@ A new cell or method is a file of its own and a row here. With that it has its n
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 
@@ -140,6 +142,11 @@ _CELLS = (
     CellRow("gru", "cells.gru:GRU", "gated, in CuDNN's form", torch="GRU"),
     CellRow("lstm", "cells.lstm:LSTM", "long short-term memory", torch="LSTM"),
 )
+_OPTIMIZERS = (
+    Row("sgd", "learning.optimizers:SGD", "gradient descent, with momentum"),
+    Row("adam", "learning.optimizers:Adam", "Adam"),
+    Row("adamw", "learning.optimizers:AdamW", "Adam with decoupled decay of the weights"),
+)
 _METHODS = (
     MethodRow("snap", "methods.snap:SnAp", "SnAp-n", words=("snap:N",), number="n"),
     MethodRow("rtrl", "methods.snap:RTRL", "exact, forward in time", words=("rtrl",)),
@@ -161,6 +168,7 @@ def _by_name(rows: tuple[Any, ...]) -> dict[str, Any]:
 
 CELLS: dict[str, CellRow] = _by_name(_CELLS)
 METHODS: dict[str, MethodRow] = _by_name(_METHODS)
+OPTIMIZERS: dict[str, Row] = _by_name(_OPTIMIZERS)
 METHOD_WORDS = tuple(word for row in METHODS.values() for word in row.words)
 
 
@@ -169,7 +177,33 @@ def type_of(rows: dict[str, Any], type_name: str) -> Any:
     return next((row.load() for row in rows.values() if row.type_name == type_name), None)
 
 
-def listed(words: Any, last: str = "or") -> str:
+def parse_method(word: str, seed: int) -> Any:
+    """Return the method that a word such as ``snap:2`` names.
+
+    Parameters
+    ----------
+    word : str
+        As :data:`METHOD_WORDS` has them.
+    seed : int
+        Of its random numbers, if it draws any.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method.
+    """
+    match = re.fullmatch(r"([a-z0-9-]+)(?::(\d+))?", word.lower())
+    row = METHODS.get(match[1]) if match else None
+    if match is None or row is None or not row.takes(number=match[2] is not None):
+        raise ValueError(f"method must be one of {', '.join(METHOD_WORDS)}, got {word!r}")
+    kind = row.load()
+    given = {} if match[2] is None else {row.number: int(match[2])}
+    if "seed" in signature(kind).parameters:
+        given["seed"] = seed
+    return kind(**given)
+
+
+def listed(words: Iterable[str], last: str = "or") -> str:
     """Return words as a sentence has them: ``rnn, gru or lstm``."""
     words = list(words)
     return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -16,11 +16,10 @@ from sparsegrad.cells import Cell
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import Method
-from sparsegrad.registry import CELLS, METHODS, type_of
+from sparsegrad.registry import CELLS, METHODS, OPTIMIZERS, type_of
 from sparsegrad.system.tensorfile import read_tensors, write_tensors
 
 _READOUTS = {kind.__name__: kind for kind in (Linear, MLP)}
-_OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adam, AdamW)}
 _COUNTS = ("steps", "updates", "since")
 
 
@@ -160,7 +159,7 @@ def _made(kind: Any, about: dict[str, Any]) -> Any:
 
 def _optimizer(about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> SGD | Adam | AdamW:
     schedule = {"schedule": tensors.get("optimizer.schedule")}
-    optimizer: SGD | Adam | AdamW = _made(_OPTIMIZERS[about["kind"]], about | schedule)
+    optimizer: SGD | Adam | AdamW = _made(type_of(OPTIMIZERS, about["kind"]), about | schedule)
     return optimizer
 
 

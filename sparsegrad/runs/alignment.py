@@ -26,7 +26,8 @@ from sparsegrad.learning.chunk import check_chunk, raise_fault
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.methods import BPTT, Method, SnAp
 from sparsegrad.methods.snap import influence_engine
-from sparsegrad.runs.settings import Settings, parse_method
+from sparsegrad.registry import parse_method
+from sparsegrad.runs.settings import Settings
 from sparsegrad.system.atomic import write_whole
 
 KEYS = (

@@ -1,27 +1,20 @@
 """What decides a run: settings from flags, a TOML file or a run's own folder."""
 
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from inspect import signature
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
-import numpy as np
-
-from sparsegrad.cells import Cell
-from sparsegrad.learning.learner import OnlineLearner
-from sparsegrad.learning.optimizers import SGD, Adam, AdamW
-from sparsegrad.learning.readout import MLP, Linear
-from sparsegrad.methods import BPTT, Method
-from sparsegrad.registry import CELLS, METHOD_WORDS, METHODS
+from sparsegrad.registry import CELLS, OPTIMIZERS, parse_method
 from sparsegrad.system.quantities import parse_number
-from sparsegrad.tasks import Chars, Copy, Stream, Task
-from sparsegrad.tasks.chars import default_text
+
+if TYPE_CHECKING:  # imported where it is used: `--help` reads the defaults and must answer at once
+    from sparsegrad.cells import Cell
+    from sparsegrad.learning.learner import OnlineLearner
+    from sparsegrad.tasks import Task
 
 TASKS = ("copy", "chars", "stream")
-OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 CHANGEABLE = ("tokens", "seconds", "threads", "save")
 """What may differ when a run is gone on with: it changes no number of it."""
 MOVABLE = ("text", "data")
@@ -89,7 +82,7 @@ class Settings:
     method: str = "snap:2"
     update: str = "step"
     optimizer: str = "adam"
-    rate: float = 1e-3
+    rate: float = 0.001
     clip: float = 0.0
     batch: int | None = None
     tokens: int | None = None
@@ -119,16 +112,17 @@ class Settings:
                 raise ValueError(f"{name} must be above 0, got {number}")
         if self.task == "stream" and self.data is None:
             raise ValueError("task stream must have a table: name it with --data FILE.npy or .csv")
-        method = parse_method(self.method, 0)
+        parse_method(self.method, 0)
+        method = self.method.lower()
         whole = self.task == "copy" or (self.task == "chars" and self.crop)
-        if method == BPTT() and not whole:
+        if method == "bptt" and not whole:
             raise ValueError(
                 f"method bptt must have sequences that end, and {self.task} reads on: "
                 f"use bptt:T, or --crop with chars"
             )
         if self.update == "sequence" and not whole:
             raise ValueError(f"update sequence must have sequences that end; {self.task} reads on")
-        if self.update == "sequence" and isinstance(method, BPTT) and method.window is not None:
+        if self.update == "sequence" and method.startswith("bptt:"):
             raise ValueError("update sequence goes with bptt, not with bptt:T")
         if self.batch is None:
             object.__setattr__(self, "batch", 1 if self.task == "stream" else 16)
@@ -179,17 +173,20 @@ class Settings:
         """Return all settings by name."""
         return asdict(self)
 
-    def resolved(self, task: Task) -> Self:
+    def resolved(self, task: "Task") -> Self:
         """Return the settings with a budget and a distance of reports."""
         tokens, report = self.tokens, self.report
         if tokens is None and self.seconds is None:
-            tokens = task.tokens if isinstance(task, Stream) else TOKENS
+            tokens = getattr(task, "tokens", TOKENS)  # a stream knows how long a pass is
         if report is None:
             report = max(1, (tokens or TOKENS) // REPORTS)
         return replace(self, tokens=tokens, report=report)
 
-    def make_task(self) -> Task:
+    def make_task(self) -> "Task":
         """Return the task at its beginning."""
+        from sparsegrad.tasks import Chars, Copy, Stream
+        from sparsegrad.tasks.chars import default_text
+
         batch = self.batch or 1
         seed = self._seeds()[2]
         if self.task == "copy":
@@ -199,8 +196,11 @@ class Settings:
             return Chars(text, batch, self.steps, self.crop, seed, self.dtype)
         return Stream(Path(self.data or ""), self.targets, batch, self.steps, self.dtype)
 
-    def make_learner(self, task: Task) -> OnlineLearner:
+    def make_learner(self, task: "Task") -> "OnlineLearner":
         """Return the learner at its beginning."""
+        from sparsegrad.learning.learner import OnlineLearner
+        from sparsegrad.learning.readout import MLP, Linear
+
         seeds = self._seeds()
         if self.hidden:
             readout: Linear | MLP = MLP(self.hidden, task.outputs, task.loss, seed=seeds[1])
@@ -210,12 +210,12 @@ class Settings:
             self._cell(task.inputs, seeds[0]),
             readout,
             parse_method(self.method, seeds[3]),
-            OPTIMIZERS[self.optimizer](self.rate, clip=self.clip or None),
+            OPTIMIZERS[self.optimizer].load()(self.rate, clip=self.clip or None),
             self.batch or 1,
             threads=self.threads or None,
         )
 
-    def _cell(self, inputs: int, seed: int) -> Cell:
+    def _cell(self, inputs: int, seed: int) -> "Cell":
         made: Cell = CELLS[self.cell].load()(
             inputs,
             self.units,
@@ -229,33 +229,9 @@ class Settings:
 
     def _seeds(self) -> list[int]:
         """Seeds of cell, readout, task and method."""
+        import numpy as np
+
         return [int(seed) for seed in np.random.SeedSequence(self.seed).generate_state(4)]
-
-
-def parse_method(word: str, seed: int) -> Method:
-    """Return the method that a word such as ``snap:2`` names.
-
-    Parameters
-    ----------
-    word : str
-    seed : int
-        Of its random numbers, if it draws any.
-
-    Raises
-    ------
-    ValueError
-        If there is no such method.
-    """
-    match = re.fullmatch(r"([a-z0-9-]+)(?::(\d+))?", word.lower())
-    row = METHODS.get(match[1]) if match else None
-    if match is None or row is None or not row.takes(number=match[2] is not None):
-        raise ValueError(f"method must be one of {', '.join(METHOD_WORDS)}, got {word!r}")
-    kind = row.load()
-    given = {} if match[2] is None else {row.number: int(match[2])}
-    if "seed" in signature(kind).parameters:
-        given["seed"] = seed
-    method: Method = kind(**given)
-    return method
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from sparsegrad.runs.settings import Settings
+from sparsegrad.system.bar import Bar
 
 BAR = 8
 """Characters of the bar."""
@@ -28,25 +29,19 @@ class Watch:
         self._quiet = quiet
         self._line: dict[str, Any] = {}
         self._said = 0.0
-        self._bar = None
-        if quiet or not sys.stdout.isatty():
-            return
-        try:
-            from rich.progress import BarColumn, Progress, TextColumn
-        except ImportError:
-            return  # the lines will do
-        columns = (BarColumn(BAR), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, transient=True, refresh_per_second=4)
-        self._task = self._bar.add_task("compiling", total=1.0)
+        self._bar: Bar | None = None
+        if not quiet and (bar := Bar(sys.stdout, 1.0, BAR)).shown:
+            self._bar = bar
+            bar.show("compiling")
 
     def __enter__(self) -> "Watch":
         if self._bar is not None:
-            self._bar.start()
+            self._bar.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.__exit__()
 
     def advance(self, tokens: int, seconds: float, rate: float) -> None:
         """Show how far the run is, and how fast, in tokens per second."""
@@ -55,10 +50,9 @@ class Watch:
         done = self._done(tokens, seconds)
         left = _clock(self._left(tokens, seconds, rate)) if rate > 0 else "?"
         shown = [f"{left} left", f"{rate:,.0f} tokens/s", *words(self._line), f"{tokens:,} tokens"]
-        room = self._bar.console.width - BAR - 1
-        while len(shown) > 1 and len("  ".join(shown)) > room:
-            shown.pop()  # rich would cut a number in two, and take the bar away first
-        self._bar.update(self._task, completed=done, description="  ".join(shown))
+        while len(shown) > 1 and len("  ".join(shown)) > self._bar.room:
+            shown.pop()
+        self._bar.show("  ".join(shown), done)
 
     def report(self, line: dict[str, Any], last: bool = False) -> None:
         """Show a report; in a pipe not more often than is of use."""

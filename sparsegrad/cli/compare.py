@@ -1,0 +1,166 @@
+"""The command `sparsegrad compare`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from sparsegrad.cli.flags import add_flags, given_settings, split_words
+from sparsegrad.cli.messages import FAILED, INTERRUPTED, NO_PICTURE, complain, net
+from sparsegrad.runs.settings import Settings
+
+EXAMPLES = """examples:
+  sparsegrad compare copy --methods snap:1 snap:2 rtrl uoro rflo --rates 1e-3 3e-3 --seeds 0 1 2 \\
+      --tokens 1M --out compare/copy
+  sparsegrad compare copy --passive --methods snap:1 snap:2 uoro rflo --tokens 20k --out passive
+"""
+SWEPT = ("method", "rate", "seed")
+
+
+def add_compare(commands: Any) -> None:
+    """Add `compare` to the command line's subparsers."""
+    parser = commands.add_parser(
+        "compare",
+        help="the same budget for several methods, rates and seeds, side by side",
+        description="Train with every method, rate and seed in processes side by side; each run "
+        "is kept in --out and gone on with when the command is given again. With --passive: "
+        "several methods along one trajectory, against the exact gradient.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--methods", nargs="+", metavar="METHOD", required=True)
+    add("--rates", nargs="+", metavar="R", help=f"learning rates (default: {Settings.rate:g})")
+    add("--seeds", nargs="+", metavar="SEED", help="(default: 0 1 2)")
+    add("--jobs", metavar="N", help="processes side by side (default: one per core)")
+    add("--passive", action="store_true", help="compare gradients along one trajectory")
+    add("--every", metavar="M", help="passive: steps between samples of the dropped mass "
+        "(default: 1, which makes the bound of the bias a true one)")  # fmt: skip
+    add_flags(parser, SWEPT)
+    add("--method", metavar="METHOD", help="passive: the method that learns (default: rtrl)")
+    add("--rate", metavar="R", help=f"passive: its rate (default: {Settings.rate:g})")
+    add("--seed", metavar="SEED", help=f"passive: its seed (default: {Settings.seed})")
+    add("--out", type=Path, metavar="DIR", required=True, help="keep runs and results there")
+    parser.set_defaults(run=compare)
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Run `compare`; return the exit status."""
+    given = given_settings(arguments)
+
+    methods = split_words(arguments.methods)
+    _check_flags(arguments)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.passive:
+        return _passive(arguments, given, methods)
+    read = {
+        name: [
+            Settings.read({name: word}, "the command line")[name]
+            for word in split_words(getattr(arguments, f"{name}s") or default)
+        ]
+        for name, default in (
+            ("rate", [str(given.get("rate", Settings.rate))]),
+            ("seed", ["0", "1", "2"]),
+        )
+    }
+    jobs = _count("jobs", arguments.jobs, os.cpu_count() or 1)
+    from sparsegrad.runs.comparison import best_rates, measure_of, plan, results, run_all, table
+    from sparsegrad.runs.comparison import write_results as write
+
+    entries = plan(given, methods, read["rate"], read["seed"], arguments.out)
+    measure, higher_is_better = measure_of(entries)
+
+    def tell(entry: Any, done: int, total: int) -> None:
+        value = next((line.get(measure) for line in entry.metrics[-1:]), None)
+        shown = "" if value is None else f"{measure} {value:.4g}"
+        print(f"[{done}/{total}] {entry.path.name} {entry.summary.get('status', 'failed')} {shown}",
+              file=sys.stderr, flush=True)  # fmt: skip
+
+    if waiting := sum(not entry.done for entry in entries):
+        logs = arguments.out / "runs" / "*" / "log.txt"
+        print(f"{waiting} runs to go, {jobs} at a time; how far each is: {logs}",
+              file=sys.stderr, flush=True)  # fmt: skip
+    errors, stopped = run_all(entries, jobs, tell)
+    rows = results(entries, measure)
+    lines = best_rates(rows, higher_is_better)
+    print(table(lines, measure), end="", flush=True)
+    written = write(arguments.out, entries, rows, lines, measure)
+    written += draw_compared(arguments.out, entries, lines, measure)
+    print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
+    for error in errors:
+        complain(error)
+    if stopped:
+        complain("interrupted; the same command goes on with the runs that are not done")
+        return INTERRUPTED
+    return FAILED if errors else 0
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Refuse a flag that would be ignored, rather than let the user believe in it."""
+    passive = {"method": "--methods", "rate": "--rates", "seed": "--seeds", "every": ""}
+    sweeping = {"rates": "--rate", "seeds": "--seed", "jobs": ""}
+    for name, instead in (sweeping if arguments.passive else passive).items():
+        if getattr(arguments, name) is not None:
+            goes = "without" if arguments.passive else "with"
+            hint = f"; name {instead} instead" if instead else ""
+            raise ValueError(f"--{name} goes {goes} --passive{hint}")
+
+
+def draw_compared(folder: Path, entries: Any, lines: Any, measure: str) -> list[Path]:
+    """Draw compare.png, each method at its best rate; return its path, where it can be drawn."""
+    from sparsegrad.runs.comparison import curve
+
+    try:
+        from sparsegrad.figures.curves import draw_curves
+    except ImportError:
+        complain(NO_PICTURE)
+        return []
+    curves = {
+        f"{line['method']}, rate {line['rate']:g}": [
+            curve(entry, measure)
+            for entry in entries
+            if (entry.settings.method, entry.settings.rate) == (line["method"], line["rate"])
+        ]
+        for line in lines
+    }
+    settings = entries[0].settings
+    updates = "online" if settings.update == "step" else "updates at the end of sequences"
+    if settings.update == "step" and any(line["method"] == "bptt" for line in lines):
+        updates += " (bptt: an update per sequence)"
+    seeds = "one seed" if (n := lines[0]["runs"]) == 1 else f"{n} seeds: mean, lowest and highest"
+    title = f"{net(settings)}, {updates}\n{seeds}; each method at its best rate"
+    draw_curves(curves, measure, title, folder / "compare.png")
+    return [folder / "compare.png"]
+
+
+def _passive(arguments: argparse.Namespace, given: dict[str, Any], methods: list[str]) -> int:
+    from sparsegrad.runs.alignment import compare_gradients, passive_table, write_passive
+
+    settings = Settings(**{"method": "rtrl", "tokens": 20_000, "threads": 1, **given})
+    every = _count("every", arguments.every, 1)
+    try:
+        rows = compare_gradients(settings, methods, every)
+    except FloatingPointError as error:
+        complain(f"the run diverged: {error}")
+        return FAILED
+    print(passive_table(rows), end="", flush=True)
+    written = write_passive(arguments.out, settings, rows)
+    try:
+        from sparsegrad.figures.curves import draw_alignment
+    except ImportError:
+        complain(NO_PICTURE)
+    else:
+        title = f"{net(settings)}, along a run of {settings.method}"
+        draw_alignment(rows, title, arguments.out / "passive.png")
+        written.append(arguments.out / "passive.png")
+    print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
+    return 0
+
+
+def _count(name: str, word: str | None, default: int) -> int:
+    if word is None:
+        return default
+    if not word.isdigit() or int(word) < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {word!r}")
+    return int(word)

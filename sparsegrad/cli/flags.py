@@ -1,0 +1,73 @@
+"""The flags that decide a run: those of `train`, and of `compare` for all of its runs."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from sparsegrad.registry import CELLS, METHOD_WORDS, OPTIMIZERS, listed
+from sparsegrad.runs.settings import Settings
+
+FLAGS = (
+    ("text", "FILE", "chars: a text; default: Python's own help topics"),
+    ("data", "FILE", "stream: a table, .npy or CSV, a row per time step"),
+    ("targets", "N", "stream: the last N columns are targets; 0: the next row is"),
+    ("steps", "T", "chars, stream: time steps of a draw, or of a crop"),
+    ("cell", "CELL", listed(CELLS)),
+    ("units", "K", "number of units"),
+    ("sparsity", "S", "part of the weights that do not exist: 0.75 or 75%%"),
+    ("input-sparsity", "S", "the same for the input weights; default: as --sparsity"),
+    ("gate-masks", "HOW", "independent or shared"),
+    ("hidden", "H", "width of a hidden layer of the readout; 0: none"),
+    ("dtype", "T", "float32 or float64"),
+    ("method", "METHOD", listed(METHOD_WORDS)),
+    ("update", "WHEN", "step: the weights change after every step; or sequence"),
+    ("optimizer", "OPT", listed(OPTIMIZERS)),
+    ("rate", "R", "learning rate"),
+    ("clip", "C", "largest norm of a gradient; 0: any"),
+    ("batch", "B", "sequences side by side; default: 16, for stream 1"),
+    ("tokens", "N", "budget, in steps of a sequence: 200k, 10M; default: 1M, for stream one pass"),
+    ("seconds", "S", "budget, in seconds"),
+    ("report", "N", "tokens from report to report; default: a hundredth of the budget"),
+    ("save", "S", "seconds from checkpoint to checkpoint"),
+    ("seed", "SEED", "of masks, weights, task and method"),
+    ("threads", "T", "threads of a step, 0 for all; changes no number"),
+)
+
+
+def add_flags(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """Add the task and the flags of a run to a command, each with its default."""
+    parser.add_argument("task", metavar="TASK", help="copy, chars or stream")
+    defaults = {field.name: field.default for field in fields(Settings)}
+    for name, metavar, text in FLAGS:
+        if name not in without:
+            default = defaults[name.replace("-", "_")]
+            told = "" if default is None else f" (default: {_shown(default)})"
+            parser.add_argument(f"--{name}", metavar=metavar, help=text + told)
+    parser.add_argument("--crop", action="store_true", default=None, help="chars: random crops")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML; flags win")
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of a file and of the flags, which win.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read, or a setting is wrong.
+    """
+    names = [name.replace("-", "_") for name, _, _ in FLAGS] + ["task", "crop"]
+    flags = {name: getattr(arguments, name, None) for name in names}
+    given = {} if arguments.config is None else Settings.from_toml(arguments.config)
+    return given | Settings.read(
+        {name: value for name, value in flags.items() if value is not None}, "the command line"
+    )
+
+
+def split_words(values: list[str]) -> list[str]:
+    """Return the words of a list that blanks or commas separate."""
+    return [word for value in values for word in value.split(",") if word]
+
+
+def _shown(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)

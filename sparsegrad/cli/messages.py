@@ -1,0 +1,30 @@
+"""What the commands say on stderr, and the statuses they end with."""
+
+import sys
+from typing import Any
+
+from sparsegrad.system.quantities import percent
+
+DISTRIBUTION = "sparsegrad-rtrl"
+FAILED, INTERRUPTED = 2, 130
+NO_PICTURE = f"no matplotlib, so no picture: pip install '{DISTRIBUTION}[plot]'"
+
+
+def complain(message: str) -> None:
+    """Say in one line on stderr what is wrong."""
+    print(f"sparsegrad: {' '.join(message.split())}", file=sys.stderr)
+
+
+def words_of(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def net(settings: Any) -> str:
+    """Return the task and the net of a run, for a title."""
+    return (
+        f"{settings.task}, {settings.cell.upper()}, {settings.units} units "
+        f"@ {percent(settings.sparsity)}, batch {settings.batch}"
+    )

@@ -1,0 +1,203 @@
+"""The command `sparsegrad profile`."""
+
+import argparse
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsegrad.cli.flags import split_words
+from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, NO_PICTURE, complain
+from sparsegrad.registry import CELLS, listed
+from sparsegrad.system.bar import Bar
+from sparsegrad.system.quantities import parse_bytes, parse_number, parse_whole
+
+if TYPE_CHECKING:
+    from sparsegrad.profiling.cost_model import CostModel
+    from sparsegrad.profiling.profile import Point, Sweep
+    from sparsegrad.profiling.scaling import Fit
+
+EXAMPLES = """examples:
+  sparsegrad profile
+  sparsegrad profile --cells rnn gru lstm --units 128 --sparsity 0.75 0.9375 --n 1 2 3
+  sparsegrad profile --cells gru --units 100000 --sparsity 0.9999 --n 1 2 rtrl --dry-run
+  sparsegrad profile --gate-masks shared --threads 2 --batch 16 --budget 4GiB --out results
+  sparsegrad profile --format json | jq '.[] | [.n, .seconds]'
+"""
+
+
+def add_profile(commands: Any) -> None:
+    """Add `profile` to the command line's subparsers."""
+    parser = commands.add_parser(
+        "profile",
+        help="how the cost of SnAp-n grows with n, sparsity and size",
+        description="Count and time the influence update of SnAp-n over a sweep of random sparse "
+        "cells: exact entries, multiply-adds and bytes, warm time, share of this machine's "
+        "roofline, growth exponents. Lists are separated by spaces or commas.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--cells", nargs="+", metavar="CELL", help=f"{listed(CELLS, 'and')} (default: gru)")
+    add("--units", nargs="+", metavar="K", help="numbers of units (default: 128 256 512)")
+    add("--sparsity", nargs="+", metavar="S",
+        help="parts of the weights that do not exist: 0.75 or 75%% "
+        "(default: 0.75 0.9375 0.984375)")  # fmt: skip
+    add("--n", nargs="+", metavar="N", help="steps of reach, or rtrl (default: 1 2 3 rtrl)")
+    add("--gate-masks", default="independent", metavar="HOW",
+        help="independent (a mask for each gate) or shared (default: independent)")  # fmt: skip
+    add("--inputs", default="32", metavar="W", help="width of the input (default: 32)")
+    add("--batch", default="1", metavar="B", help="sequences, each with its own J (default: 1)")
+    add("--dtype", default="float32", metavar="T", help="float32 or float64 (default: float32)")
+    add("--threads", default="1", metavar="T", help="threads of an update (default: 1)")
+    add("--seed", default="0", metavar="SEED", help="of masks and values (default: 0)")
+    add("--budget", metavar="BYTES",
+        help="count but do not run what needs more for J, as 16GiB "
+        "(default: half of the memory that is free)")  # fmt: skip
+    add("--format", default="table", choices=("table", "json", "csv"), help="(default: table)")
+    add("--out", type=Path, metavar="DIR", help="write data and a picture there too")
+    add("--dry-run", action="store_true", help="exact counts only, for any size")
+    parser.set_defaults(run=profile)
+
+
+def _order(word: str) -> int | None:
+    return None if word.lower() == "rtrl" else parse_whole("n", word)
+
+
+def _sweep(arguments: argparse.Namespace) -> "Sweep":
+    from sparsegrad.profiling.profile import Sweep
+    from sparsegrad.system.memory import available_memory
+
+    free = available_memory()
+    budget = free / 2 if free else math.inf
+    if arguments.budget:
+        budget = parse_bytes("budget", arguments.budget)
+    lists: tuple[tuple[str, Callable[[str], object]], ...] = (
+        ("cells", str.lower),
+        ("units", lambda word: parse_whole("units", word)),
+        ("sparsity", lambda word: parse_number("sparsity", word)),
+        ("n", _order),
+    )
+    chosen = {
+        name: tuple(dict.fromkeys(convert(word) for word in split_words(getattr(arguments, name))))
+        for name, convert in lists
+        if getattr(arguments, name) is not None
+    }
+    return Sweep(
+        **chosen,  # type: ignore[arg-type]
+        gate_masks=arguments.gate_masks,
+        inputs=parse_whole("inputs", arguments.inputs),
+        batch=parse_whole("batch", arguments.batch),
+        dtype=arguments.dtype,
+        threads=parse_whole("threads", arguments.threads),
+        seed=parse_whole("seed", arguments.seed),
+        budget=budget,
+    )
+
+
+def profile(arguments: argparse.Namespace) -> int:
+    """Run `profile`; return the exit status."""
+    sweep = _sweep(arguments)
+    from sparsegrad.profiling.cost_model import CostModel
+    from sparsegrad.profiling.profile import profile as measure
+    from sparsegrad.profiling.report import csv_report, json_report
+    from sparsegrad.profiling.roofline import Roofline
+    from sparsegrad.profiling.scaling import fit_growth
+
+    model: CostModel | None = None
+    points: list[Point] = []
+    stopped: KeyboardInterrupt | MemoryError | None = None
+    with Bar(sys.stderr, len(sweep), 24, counted=True) as bar:
+        try:
+            if not arguments.dry_run:
+                bar.show("measuring this machine")
+                model = CostModel(Roofline(sweep.dtype, sweep.threads), sweep.seed)
+            for point in measure(sweep, model, lambda text: bar.show(text, len(points))):
+                points.append(point)
+        except (KeyboardInterrupt, MemoryError) as reason:
+            stopped = reason
+    if isinstance(stopped, MemoryError) and not points:
+        raise stopped
+    fits = fit_growth(points)
+    title = _title(sweep, model)
+    status = 0 if stopped is None else FAILED if isinstance(stopped, MemoryError) else INTERRUPTED
+    try:
+        if arguments.format == "table":
+            _print_tables(points, fits, title)
+        else:
+            sys.stdout.write((json_report if arguments.format == "json" else csv_report)(points))
+        sys.stdout.flush()
+    finally:  # neither does a closed pipe lose the files, nor an unwritable folder the print
+        if stopped is not None:
+            why = str(stopped) or "interrupted"
+            complain(f"{why}; stopped after {len(points)} of {len(sweep)} points")
+        if arguments.out is not None and points:
+            status = _write(arguments.out, sweep, model, points, fits, title) or status
+    return status
+
+
+def _title(sweep: "Sweep", model: "CostModel | None") -> str:
+    settings = [
+        "SnAp-n influence update", sweep.dtype, f"batch {sweep.batch}",
+        f"{sweep.threads} thread{'s' if sweep.threads > 1 else ''}",
+        f"{sweep.gate_masks} gate masks", f"{sweep.inputs} inputs",
+    ]  # fmt: skip
+    if model is not None:
+        settings.append(f"machine peak {2e-9 * model.roofline.peak:.0f} GFLOP/s")
+    return ", ".join(settings)
+
+
+def _print_tables(points: "list[Point]", fits: "list[Fit]", title: str) -> None:
+    from sparsegrad.profiling.report import plain_report, rich_report
+
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console
+        except ImportError:
+            complain(f"no rich, so a plain table: pip install '{DISTRIBUTION}[cli]'")
+        else:
+            rich_report(Console(), points, fits, title)
+            return
+    sys.stdout.write(plain_report(points, fits, title))
+
+
+def _write(
+    folder: Path,
+    sweep: "Sweep",
+    model: "CostModel | None",
+    points: "list[Point]",
+    fits: "list[Fit]",
+    title: str,
+) -> int:
+    """Write data and picture; what fails is told in a line, and the result is printed already."""
+    from sparsegrad.profiling.report import write_data
+
+    run: dict[str, object] = {
+        "sparsegrad": version(DISTRIBUTION),
+        **{name: version(name) for name in ("numba", "numpy", "scipy")},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpus": os.cpu_count(),
+        "multiply_adds_per_second": None if model is None else model.roofline.peak,
+        "prices": None if model is None else model.prices,
+        "sweep": {**vars(sweep), "n": ["rtrl" if n is None else n for n in sweep.n]},
+    }
+    try:
+        written = write_data(folder, points, fits, run)
+        try:
+            from sparsegrad.figures.profile import draw
+        except ImportError:
+            complain(NO_PICTURE)
+        else:
+            draw(points, title, sweep.batch, folder / "profile.png")
+            written.append(folder / "profile.png")
+    except OSError as error:
+        complain(f"cannot write to --out {folder}: {error.strerror or error}; the result is above")
+        return FAILED
+    print(f"wrote {', '.join(str(path) for path in written)}", file=sys.stderr)
+    return 0
