@@ -5,16 +5,21 @@ import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 
+import numba
+import numpy as np
 import pytest
 
+import sparsegrad
 from sparsegrad.cells.structure import structure
 from sparsegrad.cli import main as cli
 from sparsegrad.profiling import cost_model as prediction
 from sparsegrad.profiling import profile as profiling
 from sparsegrad.profiling import timing
+from sparsegrad.registry import CELLS
 from sparsegrad.symbolic.pattern import reach
 from sparsegrad.system.quantities import parse_bytes
 
@@ -330,3 +335,72 @@ def test_the_module_runs_as_the_command_does():
     done = command("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("sparsegrad ")
+
+
+@pytest.mark.parametrize("module", ["sparsegrad", "sparsegrad.cli"])
+def test_the_package_runs_as_a_module(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, cwd="/"
+    )
+    assert (done.stdout, done.stderr) == (f"sparsegrad {sparsegrad.__version__}\n", "")
+
+
+def test_info_says_what_a_report_of_a_fault_needs(capsys, monkeypatch, tmp_path):
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "a.nbc").write_bytes(bytes(3 * 2**20))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    status, out, err = run(capsys, "info")
+    assert (status, err) == (0, "")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["sparsegrad"] == sparsegrad.__version__
+    assert f"numba {numba.__version__}" in lines["needs"]
+    assert f"numpy {np.__version__}" in lines["needs"]
+    assert lines["vectors"].split()[0] in ("64", "128", "256", "512")
+    assert lines["threads"].startswith(f"{numba.get_num_threads()}, ")
+    assert lines["cache"] == f"{tmp_path}: 1 files, 3.00 MiB"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert run(capsys, "info") == (0, out, "")
+
+
+COMPLETIONS = [
+    (["pro"], "profile"),
+    (["profile", "--cells", ""], " ".join(CELLS)),
+    (["profile", "--cells", "gru", "l"], "lstm"),
+    (["train", "co"], "copy"),
+    (["train", "copy", "--opt"], "--optimizer"),
+    (["train", "copy", "--optimizer", "adam"], "adam adamw"),
+    (["compare", "copy", "--methods", "rflo", "u"], "uoro"),
+    (["train", "copy", "--config", "pla"], "plan.toml"),
+    (["train", "copy", "--out", ""], "runs"),
+]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_flags_words_and_files(tmp_path, capsys):
+    pytest.importorskip("shtab")
+    status, script, _ = run(capsys, "--print-completion", "bash")
+    assert status == 0
+    (tmp_path / "plan.toml").touch()
+    (tmp_path / "runs").mkdir()
+    tries = [
+        f"COMP_WORDS=(sparsegrad {' '.join(repr(word) for word in words)}); "
+        f"COMP_CWORD={len(words)}; COMPREPLY=(); "
+        f"$complete sparsegrad {words[-1]!r} {['sparsegrad', *words][-2]!r}; echo ${{COMPREPLY[*]}}"
+        for words, _ in COMPLETIONS
+    ]
+    finds = "complete=$(complete -p sparsegrad | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([script, finds, *tries])],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [expected for _, expected in COMPLETIONS]
+
+
+def test_completion_without_its_extra_is_one_line(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    status, out, err = run(capsys, "--print-completion", "bash")
+    assert (status, out) == (2, "")
+    assert "pip install 'sparsegrad-rtrl[cli]'" in err
+    assert err.count("\n") == 1

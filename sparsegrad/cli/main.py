@@ -13,6 +13,8 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from sparsegrad.cli.compare import add_compare
+from sparsegrad.cli.completion import add_completion
+from sparsegrad.cli.info import add_info
 from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, words_of
 from sparsegrad.cli.profile import add_profile
 from sparsegrad.cli.train import add_train
@@ -67,6 +69,7 @@ def _parser() -> _Parser:
         "--version", action="version", version=f"sparsegrad {version(DISTRIBUTION)}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_profile, add_train, add_compare):
+    for add in (add_profile, add_train, add_compare, add_info):
         add(commands)
+    add_completion(parser)
     return parser
