@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numba
+from numba.misc.appdirs import AppDirs
 
 _LAST = Path("/dev/shm")  # in memory; containers with read-only disks have it too
 
@@ -23,24 +24,44 @@ def _ensure_place() -> None:
         numba.config.CACHE_DIR = str(_folder())  # type: ignore[attr-defined]
 
 
+def folder_for(name: str) -> Path:
+    """Return a folder of that name for kernels: in Numba's cache, where the user or we chose one.
+
+    Otherwise it is in the user's own cache folder, or a temporary one.
+    """
+    chosen = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    if chosen:
+        folder = Path(chosen) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    own = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir) / name
+    return own if _is_safe(own) else _folder() / name
+
+
 def _folder() -> Path:
-    """Return a folder that nobody else may write to: what is read from it is run."""
+    """Return a temporary folder that nobody else may write to."""
     user = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     for parent in (_temporary(), _LAST):
         folder = parent / f"sparsegrad-numba-{user}"
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            about = folder.lstat()
-        except OSError:
-            continue
-        own = not hasattr(os, "getuid") or about.st_uid == os.getuid()
-        shared = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if stat.S_ISDIR(about.st_mode) and own and not shared and os.access(folder, os.W_OK):
+        if _is_safe(folder):
             return folder
     raise OSError(
         "sparsegrad needs a folder to keep its compiled kernels in, and may write to none; "
         "set NUMBA_CACHE_DIR to one that is writable"
     )
+
+
+def _is_safe(folder: Path) -> bool:
+    """Make a folder; tell if nobody else may write to it: what is read from it is run."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        about = folder.lstat()
+    except OSError:
+        return False
+    own = not hasattr(os, "getuid") or about.st_uid == os.getuid()
+    shared = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return bool(stat.S_ISDIR(about.st_mode) and own and not shared and os.access(folder, os.W_OK))
 
 
 def _temporary() -> Path:

@@ -1,14 +1,15 @@
 """What makes one cell differ from another: its maps and its elementwise update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
+from sparsegrad.cells.formula import Formula
 from sparsegrad.kernels.cells.maps import Partials
 from sparsegrad.kernels.compiler.pointers import INTERPRETED, pointer_to
 
@@ -49,7 +50,8 @@ class CellKind:
 
     Parameters
     ----------
-    update : function compiled by ``numba.njit``
+    update : function compiled by ``numba.njit``, or Formula
+        What :meth:`from_function` derives; or written by hand:
         ``update(state, pre, new_state, d_state, d_pre)`` for all units in one call: `state` and
         `new_state` are ``(components, units)``, `pre` is ``(maps, units)``. Each column is by
         itself; it may be a unit of any of several streams. It writes `new_state`,
@@ -86,10 +88,10 @@ class CellKind:
                 f"a cell kind must have at least one map and one component, "
                 f"got {len(self.maps)} and {self.components}"
             )
-        if not isinstance(self.update, Dispatcher) and not INTERPRETED:
+        if not isinstance(self.update, Dispatcher | Formula) and not INTERPRETED:
             raise TypeError(
                 f"update must be compiled, got {type(self.update).__name__}: "
-                "decorate it with numba.njit(cache=True)"
+                "decorate it with numba.njit(cache=True), or pass a formula to from_function"
             )
         c, g = self.components, len(self.maps)
         by_state = _checked("state_partials", self.state_partials, (c, c))
@@ -105,13 +107,59 @@ class CellKind:
         )
         object.__setattr__(self, "partials", partials)
 
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], maps: Iterable[Map] = (Map(),)) -> Self:
+        """Make a cell's kind from its formula alone; its partials are derived from it.
+
+        The formula is run once on symbols, differentiated by reverse mode and printed as vector
+        code, which Numba compiles when it is first used and caches for other processes.
+
+        Parameters
+        ----------
+        function : function
+            ``function(*state, *maps)``: the state numbers of a unit and what its maps give;
+            returns the new state, a tuple if there are several numbers, in the same order. It
+            computes with numbers, ``+ - * / **`` and the functions of
+            :mod:`sparsegrad.cells.functions`, or NumPy's of the same names.
+        maps : iterable of Map
+            The maps, in the order of the last arguments. Default: one that reads state and input.
+
+        Raises
+        ------
+        TypeError
+            If the formula branches on a value (the message names the line), or uses a function
+            without a derivative.
+        ValueError
+            If it returns another number of values, ignores a map, or mixes formulas.
+
+        Examples
+        --------
+        >>> from sparsegrad.cells.functions import sigmoid, tanh
+        >>> def leaky(h, a, b):
+        ...     z = sigmoid(b)
+        ...     return (1 - z) * h + z * tanh(a)
+        >>> kind = CellKind.from_function(leaky, maps=(Map(), Map(h=False, x=False)))
+        >>> kind.components, kind.map_partials
+        (1, ((0, 0), (0, 1)))
+        """
+        maps = tuple(maps)
+        formula = Formula(function, len(maps))
+        return cls(
+            update=formula,
+            maps=maps,
+            components=formula.components,
+            state_partials=tuple(formula.by_state),
+            map_partials=tuple(formula.by_map),
+        )
+
     def compiled(self, dtype: np.dtype[Any]) -> Any:
         """`update` as a function pointer of fixed type.
 
         A compiled loop that takes a pointer is cached across processes; one that takes the
         function itself would be compiled again in each.
         """
-        return _pointer(self.update, np.dtype(dtype).name)
+        update = self.update.compiled if isinstance(self.update, Formula) else self.update
+        return _pointer(update, np.dtype(dtype).name)
 
 
 def _checked(
