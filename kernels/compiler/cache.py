@@ -35,7 +35,11 @@ def folder_for(name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     own = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir) / name
-    return own if _is_safe(own) else _folder() / name
+    if _is_safe(own, parents=True):
+        return own
+    last = _folder() / name
+    last.mkdir(mode=0o700, exist_ok=True)
+    return last
 
 
 def _folder() -> Path:
@@ -51,11 +55,10 @@ def _folder() -> Path:
     )
 
 
-def _is_safe(folder: Path) -> bool:
+def _is_safe(folder: Path, parents: bool = False) -> bool:
     """Make a folder; tell if nobody else may write to it: what is read from it is run."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=parents, exist_ok=True)
         about = folder.lstat()
     except OSError:
         return False
