@@ -1,6 +1,7 @@
 """A formula's steps in NumPy, in float64: what its compiled code is checked against."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from sparsegrad.cells.derivatives import in_order, needed
 from sparsegrad.cells.symbols import Symbol
 
-Values = dict[int, NDArray[np.float64]]
+Values = dict[int, Any]  # float64, (units,), or one number for all
 
 _OPERATIONS = {
     "+": np.add,
@@ -54,7 +55,7 @@ def evaluate(
             if step.operation == "input":
                 values[at] = inputs[step.arguments[0]]
             elif step.value is not None:
-                values[at] = np.float64(step.value)  # type: ignore[assignment]
+                values[at] = np.float64(step.value)
             elif step.operation == "stop":
                 values[at] = x[0] if base is None else base[at]
             elif step.operation == "spike" and base is not None:
