@@ -1,10 +1,24 @@
 """What fits: memory is counted before it is allocated."""
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
-_CGROUP = Path("/sys/fs/cgroup")  # of both versions; inside a container this is its own
+try:
+    import resource
+except ImportError:  # not on Windows, which has no such limits
+    resource = None  # type: ignore[assignment]
+
+_CGROUP = Path("/sys/fs/cgroup")  # of both versions; inside a container this may be its own
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+_OWN_SIZE = Path("/proc/self/statm")
+
+# where a version's groups are mounted, its limit, what is used, and the cache that it may drop
+_VERSIONS = {
+    2: (".", "memory.max", "memory.current", "inactive_file"),
+    1: ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def _first_number(path: Path) -> int | None:
@@ -26,32 +40,56 @@ def _meminfo_available() -> int | None:
     return None
 
 
+def _own_groups() -> Iterator[tuple[int, PurePosixPath]]:
+    """Version and path of the groups that this process is in, as far as they count memory."""
+    try:
+        lines = _OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not controllers:
+            yield 2, PurePosixPath(path)
+        elif "memory" in controllers.split(","):
+            yield 1, PurePosixPath(path)
+    yield 2, PurePosixPath("/")  # where a container's own group is mounted as the root
+    yield 1, PurePosixPath("/")
+
+
 def _cgroup_available() -> int | None:
-    """Bytes left under the container's limit, the page cache that it may drop included."""
-    for folder, limit, used, cache in (
-        (_CGROUP, "memory.max", "memory.current", "inactive_file"),
-        (
-            _CGROUP / "memory",
-            "memory.limit_in_bytes",
-            "memory.usage_in_bytes",
-            "total_inactive_file",
-        ),
-    ):
-        most = _first_number(folder / limit)
-        now = _first_number(folder / used)
-        if most is None or now is None:
-            continue  # "max": no limit here
-        try:
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
-            stat = {}
-        return max(most - now + int(stat.get(cache, 0)), 0)
-    return None
+    """Bytes left under the least limit of this process's groups and of all above them."""
+    left = []
+    for version, path in _own_groups():
+        mount, limit, used, cache = _VERSIONS[version]
+        names = [name for name in path.parts[1:] if name != ".."]
+        for depth in range(len(names), -1, -1):
+            folder = _CGROUP / mount / Path(*names[:depth])
+            most, now = _first_number(folder / limit), _first_number(folder / used)
+            if most is None or now is None:
+                continue  # "max": no limit here; or no such group, as seen from a container
+            try:
+                lines = (folder / "memory.stat").read_text().splitlines()
+                stat = dict(line.split() for line in lines)
+            except (OSError, ValueError):
+                stat = {}
+            left.append(max(most - now + int(stat.get(cache, 0)), 0))
+    return min(left, default=None)
+
+
+def _address_space_available() -> int | None:
+    """Bytes left under the limit of the process itself (``ulimit -v``)."""
+    if resource is None:
+        return None
+    most, pages = resource.getrlimit(resource.RLIMIT_AS)[0], _first_number(_OWN_SIZE)
+    if most == resource.RLIM_INFINITY or pages is None:
+        return None
+    return max(most - pages * resource.getpagesize(), 0)
 
 
 def available_memory() -> int | None:
     """Bytes that can be allocated now without swapping; None where the system does not say."""
-    known = [bytes_ for bytes_ in (_meminfo_available(), _cgroup_available()) if bytes_ is not None]
+    limits = _meminfo_available(), _cgroup_available(), _address_space_available()
+    known = [bytes_ for bytes_ in limits if bytes_ is not None]
     if known:
         return min(known)
     try:
