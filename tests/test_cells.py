@@ -222,7 +222,7 @@ def test_check_cell_names_the_wrong_partial() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"inputs": 0, "units": 3}, "at least 1, got 0 and 3"),
+        ({"inputs": 0, "units": 3}, "inputs must be at least 1, got 0"),
         ({"inputs": 2, "units": 3, "sparsity": 1.0}, r"\[0, 1\), got 1.0"),
         ({"inputs": 2, "units": 3, "gate_masks": "none"}, "gate_masks must be one of"),
         ({"inputs": 2, "units": 3, "dtype": "float16"}, "float32 or float64, got float16"),

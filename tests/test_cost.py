@@ -90,7 +90,7 @@ def test_counts_are_those_of_the_published_cost_table(gates, weights, per_weight
     ("batch", "dtype", "error", "text"),
     [
         (0, "float32", ValueError, "batch must be at least 1, got 0"),
-        (1.5, "float32", TypeError, "batch must be an integer >= 1, got 1.5"),
+        (1.5, "float32", TypeError, "batch must be an integer of at least 1, got 1.5"),
         (True, "float32", TypeError, "batch must be an integer"),
         (1, "float16", TypeError, "dtype must be float32 or float64, got float16"),
     ],

@@ -291,7 +291,7 @@ def test_from_scipy_refuses_what_does_not_fit(rng):
     J.update(np.ones(5), np.ones(5))
     before = J.panels.copy()
     outside = sparse.csr_array(([1.0], ([3], [0])), shape=(5, 5))
-    with pytest.raises(ValueError, match="outside it for weight 0"):
+    with pytest.raises(ValueError, match="outside it in column 0"):
         J.from_scipy(outside)
     with pytest.raises(ValueError, match="finite"):
         J.from_scipy(sparse.csr_array(([np.nan], ([0], [0])), shape=(5, 5)))
@@ -350,7 +350,7 @@ def test_bad_construction_is_refused(rng, monkeypatch):
     with pytest.raises(ValueError, match="at least 1, got 0"):
         Influence(pattern, batch=0)
     for threads in (0, 1.5, True):
-        with pytest.raises(ValueError, match="threads must be an integer >= 1"):
+        with pytest.raises((TypeError, ValueError), match=r"threads must be .*at least 1"):
             Influence(pattern, threads=threads)
     one_step = pattern.entries_by_n[0]
     monkeypatch.setattr(sparsegrad.system.memory, "available_memory", lambda: 4 * one_step)
@@ -447,8 +447,8 @@ def test_kernels_allocate_nothing(kernel, rng):
 def test_a_pattern_is_lowered_once_and_takes_its_program_along(rng):
     pattern = reach(*random_sparse(rng, 6, 2, 2))
     one, two = Influence(pattern), Influence(pattern, batch=3, dtype="float64")
-    assert one.program is two.program
-    sources, held = weakref.ref(one.program.entries), weakref.ref(pattern)
+    assert one._program is two._program
+    sources, held = weakref.ref(one._program.entries), weakref.ref(pattern)
     del one, two
     gc.collect()
     assert sources() is not None  # the pattern alone keeps it

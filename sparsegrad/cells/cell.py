@@ -7,13 +7,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.cells.kind import CellKind
 from sparsegrad.kernels.cells.maps import Maps
+from sparsegrad.system.checks import float_type, integer, plain, real, sealed
+from sparsegrad.system.ownership import SetOnce
 
 NAMES = ("weight_hh", "weight_ih", "bias_ih", "bias_hh")
 """PyTorch's names, in the order in which a row of the maps holds their weights."""
+_MOST = 2**31 - 2  # inputs, or units: their places are 32 bits wide
 _DRAWN = 1 << 22  # initial values that are drawn at a time
 
 
-class Cell:
+class Cell(SetOnce):
     """A cell of `units` units, holding only the weights that exist.
 
     A subclass names its :class:`CellKind` in the class attribute ``kind``; nothing else is needed.
@@ -44,7 +47,8 @@ class Cell:
     weights : float array, (weights,)
         The weights that exist, unit by unit. A learner trains them in place.
     maps : Maps
-        The sparse maps: one CSR over the sources ``[h; x; 1]``, row ``unit * n_maps + map``.
+        The sparse maps: one CSR over the sources ``[h; x; 1]``, row ``unit * n_maps + map``. Its
+        structure is read-only, and no attribute can be replaced: kernels trust them.
     places : dict of (int64 array, int64 array)
         Under PyTorch's names: which of `weights` a dense array holds, and where in it, row by row.
 
@@ -72,18 +76,19 @@ class Cell:
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
-        if inputs < 1 or units < 1:
-            raise ValueError(f"inputs and units must be at least 1, got {inputs} and {units}")
-        if gate_masks not in self._modes:
+        self.inputs = integer("inputs", inputs, least=1, most=_MOST)
+        self.units = integer("units", units, least=1, most=_MOST)
+        self.dtype = float_type(dtype)
+        integer("seed", seed, least=0)
+        real("gain", gain)
+        if not isinstance(gate_masks, str) or gate_masks not in self._modes:
             raise ValueError(f"gate_masks must be one of {self._modes}, got {gate_masks!r}")
         shares = {
             "weight_hh": sparsity,
             "weight_ih": sparsity if input_sparsity is None else input_sparsity,
         }
-        for share in shares.values():
-            if not 0.0 <= share < 1.0:
-                raise ValueError(f"sparsity must lie in [0, 1), got {share}")
-        self.inputs, self.units, self.dtype = int(inputs), int(units), _float(dtype)
+        for name, share in shares.items():
+            real("sparsity" if name == "weight_hh" else "input_sparsity", share, 0.0, below=1.0)
         rng = np.random.default_rng(seed)
         exists = {}
         for name in NAMES:
@@ -155,8 +160,24 @@ class Cell:
 
     @property
     def weights(self) -> NDArray[Any]:
-        """The weights that exist, in the order of the maps."""
-        return self.maps.weights
+        """The weights that exist, in the order of the maps: a view, to read and to write."""
+        return self.maps.weights[:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(vars(self))
+        if self.kind is type(self).kind:
+            del state["kind"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        maps = state["maps"]
+        sealed_maps = maps._replace(
+            indptr=sealed(maps.indptr),
+            recurrent_end=sealed(maps.recurrent_end),
+            indices=sealed(maps.indices),
+        )
+        vars(self).update(state | {"maps": sealed_maps})
+        vars(self).setdefault("kind", type(self).kind)
 
     def __repr__(self) -> str:
         return (
@@ -183,12 +204,12 @@ class Cell:
             "bias_ih": bias_ih,
             "bias_hh": bias_hh,
         }
-        dense = {name: np.asarray(a) for name, a in given.items() if a is not None}
+        dense = {name: plain(name, a) for name, a in given.items() if a is not None}
         for name in ("weight_ih", "weight_hh"):
             if dense[name].ndim != 2 or 0 in dense[name].shape:
                 raise ValueError(f"{name} must be a filled matrix, got shape {dense[name].shape}")
         self.inputs, self.units = dense["weight_ih"].shape[1], dense["weight_hh"].shape[1]
-        self.dtype = _float(dense["weight_hh"].dtype)
+        self.dtype = float_type(dense["weight_hh"].dtype)
         _refuse_unknown(masks)
         exists = {}
         for name, values in dense.items():
@@ -238,11 +259,13 @@ class Cell:
         indptr = np.searchsorted(row, edges).astype(np.int64)
         recurrent = np.bincount(row[column < units], minlength=units * n_maps)
         self.maps = Maps(
-            indptr=indptr,
-            recurrent_end=indptr[:-1] + recurrent,
-            indices=column.astype(np.int32),
-            weights=np.zeros(row.size, self.dtype),
+            indptr=sealed(indptr),
+            recurrent_end=sealed(indptr[:-1] + recurrent),
+            indices=sealed(column.astype(np.int32)),
+            weights=np.zeros(row.size, self.dtype)[:],  # a view: nobody can resize it
         )
+        if "kind" not in vars(self):
+            self.kind = self.kind  # of the class: now this cell's, and set once
         self.places: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         for owner, name in enumerate(NAMES):
             if name in exists and exists[name].size:
@@ -264,23 +287,19 @@ class Cell:
                 exist = mask[row : row + rows]
                 drawn = rng.standard_normal(exist.shape) * gain / np.sqrt(fan_in[row : row + rows])
                 values = drawn[exist]
-                self.weights[weight[done : done + values.size]] = values
+                with np.errstate(over="ignore"):
+                    self.weights[weight[done : done + values.size]] = values
                 done += values.size
+        if not np.isfinite(self.weights).all():
+            raise ValueError(f"gain must leave the weights finite in {self.dtype}, got {gain}")
         biases = [np.full(self.units, m.initial_bias) for m in self.kind.maps if m.bias_ih]
         if biases:
             weight, place = self.places["bias_ih"]
             self.weights[weight] = np.concatenate(biases)[place]
 
 
-def _float(dtype: DTypeLike) -> np.dtype[Any]:
-    found = np.dtype(dtype)
-    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise TypeError(f"dtype must be float32 or float64, got {found}")
-    return found
-
-
 def _mask(name: str, mask: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    found = np.asarray(mask)
+    found = plain(f"mask {name}", mask)
     if found.dtype != np.bool_:
         raise TypeError(f"mask {name} must be boolean, got {found.dtype}: pass mask != 0")
     if found.shape != shape:

@@ -12,6 +12,7 @@ from numba.core.dispatcher import Dispatcher
 from sparsegrad.cells.formula import Formula
 from sparsegrad.kernels.cells.maps import Partials
 from sparsegrad.kernels.compiler.pointers import INTERPRETED, pointer_to
+from sparsegrad.system.checks import sealed
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ class CellKind:
         by_map = _checked("map_partials", self.map_partials, (c, g))
         counts = np.bincount([q[1] for q in by_map], minlength=g)
         partials = Partials(
-            map_indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            map_components=np.array(
-                [q[0] for q in sorted(by_map, key=lambda q: (q[1], q[0]))], "i4"
+            map_indptr=sealed(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)),
+            map_components=sealed(
+                np.array([q[0] for q in sorted(by_map, key=lambda q: (q[1], q[0]))], "i4")
             ),
-            state_rows=np.array([q[0] for q in by_state], "i4"),
-            state_columns=np.array([q[1] for q in by_state], "i4"),
+            state_rows=sealed(np.array([q[0] for q in by_state], "i4")),
+            state_columns=sealed(np.array([q[1] for q in by_state], "i4")),
         )
         object.__setattr__(self, "partials", partials)
 
@@ -151,6 +152,13 @@ class CellKind:
             state_partials=tuple(formula.by_state),
             map_partials=tuple(formula.by_map),
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = self.update, self.maps, self.components, self.state_partials, self.map_partials
+        return type(self), given
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CellKind":
+        return self  # nobody can change it
 
     def compiled(self, dtype: np.dtype[Any]) -> Any:
         """`update` as a function pointer of fixed type.

@@ -73,12 +73,18 @@ class RNN(Cell):
         cell._take_dense(weight_ih, weight_hh, bias_ih, bias_hh, masks)
         return cell
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"kind": self.options()["nonlinearity"]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"kind": _kind(state["kind"])})
+
     def options(self) -> dict[str, str]:
         """Return the nonlinearity."""
         return {"nonlinearity": next(k for k, kind in _KINDS.items() if kind is self.kind)}
 
 
 def _kind(nonlinearity: str) -> CellKind:
-    if nonlinearity not in _KINDS:
+    if not isinstance(nonlinearity, str) or nonlinearity not in _KINDS:
         raise ValueError(f"nonlinearity must be one of {sorted(_KINDS)}, got {nonlinearity!r}")
     return _KINDS[nonlinearity]

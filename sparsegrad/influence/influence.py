@@ -1,5 +1,6 @@
 """The numeric phase: the values of J on a pattern, updated and contracted step by step."""
 
+import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from sparsegrad.kernels.influence.convert import (
     all_finite,
     csr_to_panels,
     panels_to_csr,
-    spread_entries,
 )
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
 from sparsegrad.symbolic.pattern import ReachPattern
+from sparsegrad.symbolic.search import values_on
+from sparsegrad.system.checks import behaved, integer, plain, threads_wanted
 from sparsegrad.system.memory import require_memory
+from sparsegrad.system.ownership import SetOnce, refuse_second
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array
@@ -42,7 +45,7 @@ def _shared(dtype: np.dtype[Any]) -> Any:
     return pointer_to(panels_threads, _alone(dtype), numba.int64[::1], *_work(dtype), scratch)
 
 
-class Influence:
+class Influence(SetOnce):
     """The influence matrix J = ds/dθ of a batch of sequences, on a fixed pattern.
 
     Parameters
@@ -60,13 +63,15 @@ class Influence:
     Attributes
     ----------
     program : Program
-        The flat arrays that the kernels take: ``panels_update(*J.program, …)``.
+        The flat arrays that the kernels take, ``panels_update(*program, …)``: a copy, so take it
+        once.
     panels : float array, (batch, size)
-        The values, panel after panel. All zero at first.
+        The values, panel after panel. All zero at first. A view: who writes to it writes J.
     cuts : int64 array, (threads + 1,)
-        The panels of each thread: panels ``cuts[i]`` to ``cuts[i + 1]`` are those of thread i.
+        The panels of each thread: panels ``cuts[i]`` to ``cuts[i + 1]`` are those of thread i. A
+        copy.
     scratch : float array, (threads, program.scratch_size)
-        What the kernels work in; no more than one of them at a time may use it.
+        What the kernels work in; no more than one of them at a time may use it. A view.
 
     Raises
     ------
@@ -79,6 +84,9 @@ class Influence:
     -----
     SnAp-n keeps J_t = P_n ∘ (I_t + D_t J_{t-1}) (Menick et al. 2021, arXiv 2006.07232, section
     3); once the pattern is saturated this is exact RTRL.
+
+    One thread at a time: a call that finds J busy in another raises RuntimeError and changes
+    nothing. `copy.deepcopy` and pickle make a J of its own on the same pattern.
     """
 
     def __init__(
@@ -93,26 +101,25 @@ class Influence:
                 f"pattern must be a ReachPattern, got {type(pattern).__name__}; call reach() first"
             )
         cost = pattern.cost(batch, dtype)
-        if threads is None:
-            threads = numba.get_num_threads()
-        if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
-            raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
+        self._threads = threads_wanted(threads)
         self.pattern = pattern
-        self.batch = int(batch)
+        self.batch = integer("batch", batch)
         self.dtype = np.dtype(dtype)
         require_memory(
             cost.bytes,
             "J",
             tuple(entries * self.batch * self.dtype.itemsize for entries in pattern.entries_by_n),
         )
-        self.program: Program = lower(pattern)
-        size = self.program.size
+        self._program: Program = lower(pattern)
+        size = self._program.size
         require_memory(size * self.batch * self.dtype.itemsize, "J with its padding")
-        self.panels = aligned_zeros((self.batch, size), self.dtype)
-        self.cuts = cut_work(self.program, self.batch, int(threads))
+        self._panels = aligned_zeros((self.batch, size), self.dtype)
+        most = numba.get_num_threads() if self._threads is None else self._threads
+        self._cuts = cut_work(self._program, self.batch, most)
         if self.threads > 1:
             numba.get_num_threads()  # starts them: a loop out of Numba's cache would not
-        self.scratch = aligned_zeros((self.threads, self.program.scratch_size), self.dtype)
+        self._scratch = aligned_zeros((self.threads, self._program.scratch_size), self.dtype)
+        self._turn = threading.Lock()
         self._no_data, self._no_grad = (
             np.empty((self.batch, 0), self.dtype),
             np.empty(0, self.dtype),
@@ -121,12 +128,38 @@ class Influence:
     @property
     def threads(self) -> int:
         """Threads that a step uses: fewer than asked for where the work is too small to share."""
-        return self.cuts.size - 1
+        return self._cuts.size - 1
+
+    @property
+    def program(self) -> Program:
+        """The flat arrays that the kernels take: copies."""
+        return Program(*(array.copy() for array in self._program))
+
+    @property
+    def panels(self) -> NDArray[Any]:
+        """J's values, (batch, size): a view."""
+        return self._panels[:]
+
+    @property
+    def cuts(self) -> NDArray[np.int64]:
+        """The panels of each thread, (threads + 1,): a copy."""
+        return self._cuts.copy()
+
+    @property
+    def scratch(self) -> NDArray[Any]:
+        """What the kernels work in, (threads, scratch size): a view."""
+        return self._scratch[:]
 
     @property
     def nbytes(self) -> int:
         """Bytes of J's values, with padding."""
-        return self.panels.nbytes
+        return self._panels.nbytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        refuse_second(self._turn, "influence")
+        with self._turn:
+            given = self.pattern, self.batch, self.dtype, self._threads
+            return _with_panels, (*given, self._panels.copy())
 
     def __repr__(self) -> str:
         return f"Influence({self.pattern!r}, batch={self.batch}, dtype={self.dtype})"
@@ -136,15 +169,19 @@ class Influence:
 
         Parameters
         ----------
-        dynamics_data : float array, (nnz of D,) or (batch, nnz of D)
-            Values of D_t in CSR order. One row serves the whole batch.
-        immediate_data : float array, (nnz of I,) or (batch, nnz of I)
-            Values of I_t in CSC order, weight by weight.
+        dynamics_data : float array, (nnz of D,) or (batch, nnz of D), or scipy.sparse matrix
+            Values of D_t in CSR order. One row serves the whole batch. A matrix, (units, units),
+            may have its entries in any order.
+        immediate_data : float array, (nnz of I,) or (batch, nnz of I), or scipy.sparse matrix
+            Values of I_t in CSC order, weight by weight; a matrix is (units, weights).
 
         Raises
         ------
         TypeError, ValueError
-            If a dtype or shape is wrong or a value is not finite; J is as it was.
+            If a dtype or shape is wrong, a value is not finite, or a matrix has an entry outside
+            the pattern that `reach` got; J is as it was.
+        RuntimeError
+            If J is busy in another thread.
         """
         self._step(UPDATE, dynamics_data, immediate_data, None)
 
@@ -165,6 +202,10 @@ class Influence:
         ------
         TypeError, ValueError
             If the dtype or shape is wrong or a value is not finite.
+        FloatingPointError
+            If the gradient is not finite: J has overflowed, and must be reset.
+        RuntimeError
+            If J is busy in another thread.
         """
         return self._step(CONTRACT, None, None, state_grad)
 
@@ -186,10 +227,15 @@ class Influence:
 
         Raises
         ------
-        IndexError
+        TypeError, IndexError
             If there is no batch element `b`.
+        RuntimeError
+            If J is busy in another thread.
         """
-        self.panels[slice(None) if b is None else self._element(b)] = 0
+        which = slice(None) if b is None else self._element(b)
+        refuse_second(self._turn, "influence")
+        with self._turn:
+            self._panels[which] = 0
 
     def to_scipy(self, b: int = 0) -> "csc_array":
         """Return J of batch element `b` as a csc_array, (units, weights): a copy.
@@ -198,15 +244,22 @@ class Influence:
 
         Raises
         ------
-        IndexError
+        TypeError, IndexError
             If there is no batch element `b`.
+        RuntimeError
+            If J is busy in another thread.
+        MemoryError
+            If the copy does not fit.
         """
         from scipy.sparse import csc_array  # 0.1 s to import, a fifth of `import sparsegrad`
 
         b, pattern = self._element(b), self.pattern
+        kept = pattern.csr(self.dtype.itemsize)
         data = np.empty(pattern.nnz, self.dtype)
-        panels_to_csr(*self._layout, self.panels[b], data)
-        return csc_array((data, pattern.indices, pattern.indptr), shape=pattern.shape[::-1])
+        refuse_second(self._turn, "influence")
+        with self._turn:
+            panels_to_csr(*self._layout, self._panels[b], data)
+        return csc_array((data, *kept), shape=pattern.shape[::-1])
 
     def from_scipy(self, matrix: Any, b: int = 0) -> None:
         """Set J of batch element `b` from a sparse matrix, (units, weights), of any format.
@@ -221,7 +274,7 @@ class Influence:
             If the dtype or shape is wrong, a value is not finite, or an entry lies outside the
             pattern; J is as it was.
         """
-        from scipy.sparse import csc_array, issparse
+        from scipy.sparse import issparse
 
         b, pattern = self._element(b), self.pattern
         if not issparse(matrix):
@@ -234,26 +287,16 @@ class Influence:
             raise ValueError(
                 f"matrix must be units × weights, {pattern.shape[::-1]}, got {matrix.shape}"
             )
-        columns = csc_array(matrix, copy=True)
-        columns.sum_duplicates()
-        if not np.isfinite(columns.data).all():
+        data = values_on("matrix", matrix, matrix.shape, True, pattern.indptr, pattern.indices)
+        if not np.isfinite(data).all():
             raise ValueError("matrix must be finite, got NaN or infinity")
-        columns.sort_indices()
-        data = np.zeros(pattern.nnz, self.dtype)
-        weight = spread_entries(
-            columns.indptr.astype(np.int64), columns.indices.astype(np.int32), columns.data,
-            pattern.indptr, pattern.indices, data,
-        )  # fmt: skip
-        if weight >= 0:
-            raise ValueError(
-                f"matrix must have entries on the pattern only, got one outside it for weight "
-                f"{weight}; multiply it by pattern.to_scipy().T first"
-            )
-        csr_to_panels(*self._layout, data, self.panels[b])
+        refuse_second(self._turn, "influence")
+        with self._turn:
+            csr_to_panels(*self._layout, data, self._panels[b])
 
     @property
     def _layout(self) -> tuple[Any, Any, Any, Any, Any]:
-        program = self.program
+        program = self._program
         return (
             program.panels, program.members, program.reached, program.columns, self.pattern.indptr,
         )  # fmt: skip
@@ -273,24 +316,48 @@ class Influence:
         state_grad: NDArray[Any] | None,
     ) -> NDArray[Any]:
         pattern = self.pattern
-        D = self._gate("dynamics_data", dynamics_data, pattern.dynamics_indices.size)
-        immediate = self._gate("immediate_data", immediate_data, pattern.immediate_indices.size)
-        delta = self._gate("state_grad", state_grad, pattern.shape[1])
-        grad = np.empty(pattern.shape[0], self.dtype) if mode & CONTRACT else self._no_grad
-        work = (*self.program, D, immediate, delta, self.panels, grad)
-        if self.threads == 1:
-            panels_range(0, len(self.program.panels) - 1, mode, *work, self.scratch[0])
-        else:
-            panels_threads(_alone(self.dtype), self.cuts, mode, *work, self.scratch)
+        if hasattr(dynamics_data, "tocsr"):
+            dynamics_data = pattern.dynamics_data_of(dynamics_data)
+        if hasattr(immediate_data, "tocsr"):
+            immediate_data = pattern.immediate_data_of(immediate_data)
+        D = immediate = delta = self._no_data
+        grad = self._no_grad
+        if mode & UPDATE:
+            D = self._gate("dynamics_data", dynamics_data, pattern.dynamics_indices.size)
+            immediate = self._gate("immediate_data", immediate_data, pattern.immediate_indices.size)
+        if mode & CONTRACT:
+            delta = self._gate("state_grad", state_grad, pattern.shape[1])
+            grad = np.empty(pattern.shape[0], self.dtype)
+        refuse_second(self._turn, "influence")
+        with self._turn:
+            work = (*self._program, D, immediate, delta, self._panels, grad)
+            if self.threads == 1:
+                panels_range(0, len(self._program.panels) - 1, mode, *work, self._scratch[0])
+            else:
+                panels_threads(_alone(self.dtype), self._cuts, mode, *work, self._scratch)
+        if mode & CONTRACT and not all_finite(grad):
+            self._blame()
         return grad
 
-    def _gate(self, name: str, data: NDArray[Any] | None, length: int) -> NDArray[Any]:
+    def _blame(self) -> None:
+        """Raise the error of a gradient that is not finite."""
+        bad = [b for b in range(self.batch) if not all_finite(self._panels[b])]
+        if bad:
+            raise FloatingPointError(
+                f"the influence must stay finite, that of batch element {bad[0]} overflowed: call "
+                f"reset({bad[0]}), then use a smaller n or smaller recurrent weights"
+            )
+        raise FloatingPointError(
+            "the gradient must be finite, it became NaN or infinite: J and state_grad are, their "
+            "product is not; use a smaller state_grad"
+        )
+
+    def _gate(self, name: str, data: Any, length: int) -> NDArray[Any]:
         """Check data at the boundary and return it as a C-contiguous (batch, length) array."""
-        if data is None:
-            return self._no_data
         if not isinstance(data, np.ndarray) or data.dtype != self.dtype:
             came = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
             raise TypeError(f"{name} must be a NumPy array of {self.dtype}, got {came}")
+        data = plain(name, data)
         if data.shape != (self.batch, length):
             if data.shape not in ((length,), (1, length)):
                 raise ValueError(
@@ -300,14 +367,25 @@ class Influence:
             data = data.reshape(1, length)
             if self.batch > 1:
                 data = data.repeat(self.batch, axis=0)
-        if not (data.flags.c_contiguous and data.flags.writeable):
-            # A copy, not a read-only array: Numba would compile every kernel again for those.
-            data = data.copy(order="C")
+        data = behaved(data)
         if not all_finite(data.reshape(-1)):
             raise ValueError(f"{name} must be finite, got NaN or infinity; J is as it was")
         return data
 
     def _element(self, b: int) -> int:
-        if not -self.batch <= b < self.batch:
+        place = integer("batch element", b)
+        if not -self.batch <= place < self.batch:
             raise IndexError(f"batch element must lie in [0, {self.batch}), got {b}")
-        return int(b) % self.batch
+        return place % self.batch
+
+
+def _with_panels(
+    pattern: ReachPattern,
+    batch: int,
+    dtype: np.dtype[Any],
+    threads: int | None,
+    panels: NDArray[Any],
+) -> Influence:
+    influence = Influence(pattern, batch, dtype, threads)
+    influence.panels[:] = panels
+    return influence

@@ -1,5 +1,6 @@
 """The structure that the panel kernels replay: layout of J in panels and the lists of sources."""
 
+import math
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -320,7 +321,7 @@ def cut_work(program: Program, batch: int, threads: int) -> NDArray[np.int64]:
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[np.floating]:
     """Return zeros that begin on a cache line; pages are touched first by whoever writes them."""
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize  # np.prod would wrap
     raw = np.zeros(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)

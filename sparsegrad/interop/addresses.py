@@ -17,7 +17,7 @@ from sparsegrad.kernels.interop.embed import KINDS
 
 def program_sizes(influence: Influence) -> list[int]:
     """Return the values of the SIZES of an Influence."""
-    program, pattern = influence.program, influence.pattern
+    program, pattern = influence._program, influence.pattern
     weights, units = pattern.shape
     return [
         units,
@@ -37,7 +37,7 @@ def program_sizes(influence: Influence) -> list[int]:
 
 def program_arrays(influence: Influence) -> list[NDArray[Any]]:
     """Return the ARRAYS of an Influence."""
-    return [getattr(influence.program, name) for name in ARRAYS]
+    return [getattr(influence._program, name) for name in ARRAYS]
 
 
 def cell_sizes(cell: Cell, dynamics: Dynamics) -> list[int]:

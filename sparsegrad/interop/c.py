@@ -56,7 +56,7 @@ class CProgram:
     """
 
     def __init__(self, influence: Influence) -> None:
-        self._program = influence.program
+        self._program = influence._program
         addresses = [array.ctypes.data for array in program_arrays(influence)]
         self.struct = Struct(*program_sizes(influence), *addresses)
 

@@ -180,15 +180,15 @@ class Window:
         if self._fresh:
             return np.zeros((0, self.pattern.nnz), self.dtype)
         self.catch_up()
-        behind = self.influence.panels.copy() if self._waiting else None
+        behind = self.influence._panels.copy() if self._waiting else None
         for step in self._waiting:  # of these the signals may still come, so J goes back
             self._advance(step, None, self._no_grad)
         if self._resets is not None:
-            behind = self.influence.panels.copy() if behind is None else behind
-            self.influence.panels[self._resets] = 0
+            behind = self.influence._panels.copy() if behind is None else behind
+            self.influence._panels[self._resets] = 0
         found = np.stack([self.influence.to_scipy(b).data for b in range(self.batch)])
         if behind is not None:
-            self.influence.panels[:] = behind
+            self.influence._panels[:] = behind
         return found
 
     def set_entries(self, entries: NDArray[Any]) -> None:
@@ -257,7 +257,7 @@ class Window:
     def _advance(self, step: Waiting, state_grad: NDArray[Any] | None, grad: NDArray[Any]) -> None:
         """Update J by a step, and add the step's gradient where it has a signal."""
         if step.resets is not None:
-            self.influence.panels[step.resets] = 0
+            self.influence._panels[step.resets] = 0
         scored, delta = True, state_grad
         if delta is None:
             scored, delta = False, self._no_signal
@@ -265,14 +265,14 @@ class Window:
         if influence.threads == 1:
             host_influence_step(
                 self._words, step.dynamics_data, step.immediate_data, scored, delta,
-                influence.panels, order, grad, step_grad, influence.scratch,
+                influence._panels, order, grad, step_grad, influence._scratch,
             )  # fmt: skip
             return
         alone, _ = influence.kernels()
         panels_threads(
-            alone, influence.cuts, UPDATE | CONTRACT if scored else UPDATE, *influence.program,
-            step.dynamics_data, step.immediate_data, delta, influence.panels, step_grad,
-            influence.scratch,
+            alone, influence._cuts, UPDATE | CONTRACT if scored else UPDATE, *influence._program,
+            step.dynamics_data, step.immediate_data, delta, influence._panels, step_grad,
+            influence._scratch,
         )  # fmt: skip
         if scored:
             add_in_order(order, step_grad, grad)

@@ -182,7 +182,7 @@ def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[An
             f"{path} holds a {about['kind']}, a cell of your own: pass one of the same structure "
             f"as cell="
         )
-    bare: Cell = kind(1, 1)  # knows its maps, and with them the shapes of the dense arrays
+    bare: Cell = kind.__new__(kind)  # knows its maps, and with them the shapes of the dense arrays
     bare.inputs, bare.units = about["inputs"], about["units"]
     dense: dict[str, Any] = {}
     masks: dict[str, Any] = {}

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.kernels.learning import optimizers as kernels
+from sparsegrad.system.checks import integer, plain, real, sealed
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class SGD:
 
     Raises
     ------
-    ValueError
-        If a setting is out of range.
+    TypeError, ValueError
+        If a setting is no number, not finite or out of range.
     """
 
     rate: float
@@ -36,10 +37,11 @@ class SGD:
     schedule: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        _check(self.rate, self.clip, self.schedule, momentum=self.momentum)
+        _check(self, momentum=self.momentum)
 
     def memory(self, size: int, dtype: np.dtype[Any]) -> kernels.Optimizer:
         """Allocate the optimiser's memory for `size` parameters."""
+        _refuse_rounded(self, dtype)
         settings = [self.rate, self.momentum, 0.0, 0.0, 0.0, self.clip or 0.0]
         first = size if self.momentum else 0
         return _memory(kernels.SGD, settings, self.schedule, first, 0, dtype)
@@ -62,8 +64,8 @@ class Adam:
 
     Raises
     ------
-    ValueError
-        If a setting is out of range.
+    TypeError, ValueError
+        If a setting is no number, not finite or out of range.
     """
 
     rate: float = 1e-3
@@ -74,10 +76,12 @@ class Adam:
     schedule: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        _check(self.rate, self.clip, self.schedule, beta1=self.beta1, beta2=self.beta2)
+        _check(self, beta1=self.beta1, beta2=self.beta2)
+        real("epsilon", self.epsilon, above=0.0)
 
     def memory(self, size: int, dtype: np.dtype[Any]) -> kernels.Optimizer:
         """Allocate the optimiser's memory for `size` parameters."""
+        _refuse_rounded(self, dtype)
         settings = [self.rate, self.beta1, self.beta2, self.epsilon, 0.0, self.clip or 0.0]
         return _memory(kernels.ADAM, settings, self.schedule, size, size, dtype)
 
@@ -99,8 +103,8 @@ class AdamW:
 
     Raises
     ------
-    ValueError
-        If a setting is out of range.
+    TypeError, ValueError
+        If a setting is no number, not finite or out of range.
     """
 
     rate: float = 1e-3
@@ -112,12 +116,13 @@ class AdamW:
     schedule: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        _check(self.rate, self.clip, self.schedule, beta1=self.beta1, beta2=self.beta2)
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        _check(self, beta1=self.beta1, beta2=self.beta2)
+        real("epsilon", self.epsilon, above=0.0)
+        real("weight_decay", self.weight_decay, least=0.0)
 
     def memory(self, size: int, dtype: np.dtype[Any]) -> kernels.Optimizer:
         """Allocate the optimiser's memory for `size` parameters."""
+        _refuse_rounded(self, dtype)
         settings = [
             self.rate,
             self.beta1,
@@ -156,27 +161,53 @@ def cosine(updates: int, warmup: int = 0, floor: float = 0.0) -> NDArray[np.floa
     >>> cosine(5, warmup=2).tolist()
     [0.5, 1.0, 1.0, 0.5, 0.0]
     """
-    if updates < 1 or not 0 <= warmup < updates:
+    updates, warmup = integer("updates", updates, least=1), integer("warmup", warmup)
+    real("floor", floor)
+    if not 0 <= warmup < updates:
         raise ValueError(f"warmup must lie in [0, updates), got {warmup} of {updates}")
     rise = np.arange(1, warmup + 1) / max(warmup, 1)
     fall = np.cos(np.linspace(0.0, np.pi, updates - warmup))
     return np.concatenate([rise, floor + (1.0 - floor) * 0.5 * (1.0 + fall)])
 
 
-def _check(
-    rate: float, clip: float | None, schedule: NDArray[np.float64] | None, **decays: float
-) -> None:
-    if not (np.isfinite(rate) and rate >= 0):
-        raise ValueError(f"rate must be finite and at least 0, got {rate}")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip must be above 0, got {clip}; pass None not to clip")
+def _check(optimizer: "SGD | Adam | AdamW", **decays: float) -> None:
+    """Look at what all optimisers have, and keep a copy of the schedule that nobody can write."""
+    real("rate", optimizer.rate, least=0.0)
+    if optimizer.clip is not None:
+        real("clip", optimizer.clip, above=0.0)
     for name, decay in decays.items():
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"{name} must lie in [0, 1), got {decay}")
-    if schedule is not None:
-        values = np.asarray(schedule)
-        if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-            raise ValueError("schedule must be a filled vector of finite factors of the rate")
+        real(name, decay, least=0.0, below=1.0)
+    if optimizer.schedule is not None:
+        given = plain("schedule", optimizer.schedule)
+        if given.dtype.kind not in "fiu" or given.ndim != 1 or given.size == 0:
+            raise ValueError(
+                "schedule must be a filled vector of finite factors of the rate, got "
+                f"{given.dtype} of shape {given.shape}"
+            )
+        values = given.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("schedule must be finite, got NaN or infinity")
+        object.__setattr__(optimizer, "schedule", sealed(values))
+
+
+def _refuse_rounded(optimizer: "SGD | Adam | AdamW", dtype: np.dtype[Any]) -> None:
+    """Refuse settings that the dtype of the weights rounds to ones that are not allowed."""
+    largest = 1.0 if optimizer.schedule is None else float(np.abs(optimizer.schedule).max())
+    with np.errstate(over="ignore"):
+        rate = dtype.type(optimizer.rate * largest)
+    if not np.isfinite(rate):
+        raise ValueError(f"rate must be finite in {dtype}, got {optimizer.rate:g}")
+    if isinstance(optimizer, SGD):
+        return
+    with np.errstate(over="ignore"):
+        epsilon = dtype.type(optimizer.epsilon)
+    if not 0 < epsilon < np.inf:
+        raise ValueError(
+            f"epsilon must be above 0 and finite in {dtype}, got {optimizer.epsilon:g}"
+        )
+    for name in ("beta1", "beta2"):
+        if dtype.type(getattr(optimizer, name)) == 1:
+            raise ValueError(f"{name} must be below 1 in {dtype}, got {getattr(optimizer, name)}")
 
 
 def _memory(
@@ -190,7 +221,7 @@ def _memory(
     return kernels.Optimizer(
         kind=kind,
         settings=np.array(settings, np.float64),
-        schedule=np.ones(1) if schedule is None else np.array(schedule, np.float64),
+        schedule=np.ones(1) if schedule is None else np.array(schedule),
         updates=np.zeros(1, np.int64),
         first=np.zeros(first, dtype),
         second=np.zeros(second, dtype),

@@ -1,5 +1,6 @@
 """Readouts: from the state to outputs and a loss."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.kernels.learning import readouts as kernels
+from sparsegrad.system.checks import integer, plain
 
 LOSSES = {
     "squared_error": kernels.SQUARED_ERROR,
     "cross_entropy": kernels.CROSS_ENTROPY,
     "binary_cross_entropy": kernels.BINARY_CROSS_ENTROPY,
 }
+_MOST = 2**31 - 1  # outputs, or units of a hidden layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +38,8 @@ class Linear:
 
     Raises
     ------
-    ValueError
-        If `outputs` is below 1 or the loss unknown.
+    TypeError, ValueError
+        If `outputs` or `seed` is no integer or too small, or the loss unknown.
     """
 
     outputs: int
@@ -46,7 +49,7 @@ class Linear:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.outputs, self.loss)
+        _check(self)
 
     def parameters(self, units: int, dtype: np.dtype[Any]) -> "Parameters":
         """Allocate the parameters for a cell of `units` units and give them their first values."""
@@ -75,8 +78,8 @@ class MLP:
 
     Raises
     ------
-    ValueError
-        If a width is below 1 or the loss unknown.
+    TypeError, ValueError
+        If a width or `seed` is no integer or too small, or the loss unknown.
     """
 
     hidden: int
@@ -89,9 +92,8 @@ class MLP:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.outputs, self.loss)
-        if self.hidden < 1:
-            raise ValueError(f"hidden must be at least 1, got {self.hidden}; use Linear for none")
+        _check(self)
+        integer("hidden", self.hidden, least=1, most=_MOST, hint="; use Linear for none")
 
     def parameters(self, units: int, dtype: np.dtype[Any]) -> "Parameters":
         """Allocate the parameters for a cell of `units` units and give them their first values."""
@@ -124,7 +126,7 @@ class Parameters:
             (features, self.outputs),
             (self.outputs,),
         )
-        sizes = [int(np.prod(shape)) for shape in shapes]
+        sizes = [math.prod(shape) for shape in shapes]
         flat = np.zeros(sum(sizes), self.dtype)
         parts = np.split(flat, np.cumsum(sizes)[:-1])
         arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -135,6 +137,9 @@ class Parameters:
     def features(self) -> int:
         """Width of what the last layer reads."""
         return self.hidden or self.units
+
+    def __reduce__(self) -> tuple[Any, ...]:  # or `arrays` would be no parts of `flat` any more
+        return _with_values, (self.units, self.hidden, self.outputs, self.dtype, self.flat)
 
     def like(self) -> "Parameters":
         """Return zeros of the same shapes."""
@@ -148,11 +153,19 @@ class Parameters:
         return dense
 
 
-def _check(outputs: int, loss: str) -> None:
-    if outputs < 1:
-        raise ValueError(f"outputs must be at least 1, got {outputs}")
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {loss!r}")
+def _with_values(
+    units: int, hidden: int, outputs: int, dtype: np.dtype[Any], flat: NDArray[Any]
+) -> Parameters:
+    parameters = Parameters(units, hidden, outputs, dtype)
+    parameters.flat[:] = flat
+    return parameters
+
+
+def _check(readout: Linear | MLP) -> None:
+    integer("outputs", readout.outputs, least=1, most=_MOST)
+    integer("seed", readout.seed, least=0)
+    if not isinstance(readout.loss, str) or readout.loss not in LOSSES:
+        raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {readout.loss!r}")
 
 
 def _start(
@@ -167,7 +180,7 @@ def _start(
         if rng is not None:
             target[:] = rng.standard_normal(target.shape) * gain / np.sqrt(target.shape[0])
         return
-    values = np.asarray(given)
+    values = plain(name, given)
     if values.dtype != target.dtype:
         raise TypeError(f"{name} must be {target.dtype} as the cell is, got {values.dtype}")
     if values.shape != target.T.shape:

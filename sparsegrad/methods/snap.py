@@ -1,6 +1,5 @@
 """SnAp-n, and exact real-time recurrent learning as its saturated case."""
 
-import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from sparsegrad.kernels.methods.snap import Numbers, run_snap
 from sparsegrad.methods.engine import Layout, Outcome
 from sparsegrad.methods.rflo import TraceEngine, own_weights
 from sparsegrad.symbolic.pattern import ReachPattern, reach
+from sparsegrad.system.checks import integer
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -42,10 +42,9 @@ class SnAp:
     n: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not hasattr(self.n, "__index__"):
-            raise TypeError(f"n must be an integer of at least 1, got {self.n!r}")
-        if operator.index(self.n) < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}; RTRL() takes all steps")
+        object.__setattr__(
+            self, "n", integer("n", self.n, least=1, hint="; RTRL() takes all steps")
+        )
 
     def engine(
         self, cell: Cell, batch: int, threads: int | None
@@ -94,12 +93,12 @@ class InfluenceEngine:
         self._threads = threads
         self._kernels = self.influence.kernels()
         self._numbers = Numbers(
-            cuts=self.influence.cuts,
+            cuts=self.influence._cuts,
             dynamics_data=np.zeros((batch, pattern.dynamics_indices.size), cell.dtype),
             immediate_data=np.zeros((batch, pattern.immediate_indices.size), cell.dtype),
-            influence=self.influence.panels,
+            influence=self.influence._panels,
             step_grad=np.zeros(cell.weights.size, cell.dtype),
-            scratch=self.influence.scratch,
+            scratch=self.influence._scratch,
         )
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
@@ -115,7 +114,7 @@ class InfluenceEngine:
                 streams,
                 self.steps,
                 *self._kernels,
-                self.influence.program,
+                self.influence._program,
                 self._numbers,
             )
         )

@@ -11,11 +11,11 @@ each times the batch. Adding I to J is not counted: it is one addition per entry
 
 from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from sparsegrad.symbolic.saturation import measure_saturation
 from sparsegrad.symbolic.search import canonical
+from sparsegrad.system.checks import float_type, integer
 
 
 class Cost(NamedTuple):
@@ -38,14 +38,8 @@ class Cost(NamedTuple):
 
 def price(entries: int, multiply_adds: int, batch: int, dtype: DTypeLike) -> Cost:
     """Cost of a batch of J, each with so many entries and multiply-adds."""
-    itemsize = np.dtype(dtype).itemsize
-    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
-    if isinstance(batch, bool) or not isinstance(batch, int | np.integer):
-        raise TypeError(f"batch must be an integer >= 1, got {batch!r}")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}; pass the number of sequences")
-    batch = int(batch)
+    itemsize = float_type(dtype).itemsize
+    batch = integer("batch", batch, least=1, hint="; pass the number of sequences")
     return Cost(batch * entries, batch * multiply_adds, batch * entries * itemsize)
 
 

@@ -5,7 +5,6 @@ one row per weight with the units that the weight reaches. Weights with the same
 supernode, and each reach is stored once.
 """
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -23,7 +22,8 @@ from sparsegrad.kernels.symbolic.patterns import (
     find_unsorted_row,
 )
 from sparsegrad.symbolic.cost import Cost, price
-from sparsegrad.symbolic.search import canonical, check_indptr, check_shapes, find_reach
+from sparsegrad.symbolic.search import canonical, check_indptr, check_shapes, find_reach, values_on
+from sparsegrad.system.checks import integer, sealed
 from sparsegrad.system.memory import require_memory
 from sparsegrad.system.tensorfile import read_tensors, write_tensors
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _ARRAYS = ("_indptr", "_indices", "supernode")
+_MOST_SOURCES = 2**31 - 1  # entries of D
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,15 +82,14 @@ class ReachPattern:
         self._validate()
 
     def _freeze(self, name: str, dtype: type) -> None:
-        """Own the array and make it read-only; copy it if anybody else could write to it."""
+        """Own the array and seal it; copy it if anybody else could write to it."""
         array = getattr(self, name)
         if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
             came = f"{array.dtype} array of {array.ndim} dimensions" if hasattr(
                 array, "dtype") else type(array).__name__  # fmt: skip
             raise TypeError(f"{name} must be a 1-D array of {dtype.__name__}, got {came}")
-        if array.flags.writeable or array.base is not None or not array.flags.c_contiguous:
-            array = array.copy()
-            array.setflags(write=False)
+        if not isinstance(array.base, memoryview):
+            array = sealed(array.copy(order="C"))
         object.__setattr__(self, name, array)
 
     def _validate(self) -> None:
@@ -105,6 +105,11 @@ class ReachPattern:
                     f"{name}_indices must be sorted, unique and in [0, {units}) within each row, "
                     f"got row {row} that is not; call reach() to build a pattern"
                 )
+        if self.dynamics_indices.size > _MOST_SOURCES:
+            raise ValueError(
+                f"dynamics must have at most {_MOST_SOURCES} entries, got "
+                f"{self.dynamics_indices.size}: kernels keep their places in 32 bits"
+            )
         supernodes = self.reach_indptr.size - 1
         if self.supernode.size != weights:
             raise ValueError(f"supernode must have {weights} entries, got {self.supernode.size}")
@@ -135,6 +140,9 @@ class ReachPattern:
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ReachPattern":
+        return self  # nobody can change it
 
     def __repr__(self) -> str:
         weights, units = self.shape
@@ -174,8 +182,7 @@ class ReachPattern:
         """Pointers of the plain CSR, one row per weight: int64, (weights + 1,)."""
         indptr = np.zeros(self.shape[0] + 1, np.int64)
         np.cumsum(np.diff(self.reach_indptr)[self.supernode], out=indptr[1:])
-        indptr.setflags(write=False)
-        return indptr
+        return sealed(indptr)
 
     @cached_property
     def indices(self) -> NDArray[np.int32]:
@@ -183,16 +190,55 @@ class ReachPattern:
         require_memory(4 * self.nnz, "the CSR of the pattern by weight")
         indices = np.empty(self.nnz, np.int32)
         expand_reach(self.supernode, self.reach_indptr, self.reach_indices, self.indptr, indices)
-        indices.setflags(write=False)
-        return indices
+        return sealed(indices)
+
+    def csr(self, itemsize: int) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """Return copies of `indices` and `indptr` for a matrix of scipy: int32 where that fits.
+
+        Raises
+        ------
+        MemoryError
+            If they do not fit, with `nnz` values of so many bytes beside them.
+        """
+        place = np.dtype(np.int32 if self.nnz < 2**31 else np.int64)
+        need = self.nnz * (itemsize + 4) + self.indptr.size * place.itemsize
+        require_memory(need, "a matrix on the pattern")
+        return self.indices.copy(), self.indptr.astype(place)
+
+    def dynamics_data_of(self, dynamics: Any) -> NDArray[Any]:
+        """Return a matrix's values as `Influence.update` takes them: those of D in CSR order.
+
+        Parameters
+        ----------
+        dynamics : scipy.sparse array or matrix of any format, (units, units)
+            Values of D on the pattern that `reach` got, in any order; what is not stored is 0.
+
+        Returns
+        -------
+        array, (nnz of D,)
+            Of the matrix's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not sparse, of another shape, or has an entry outside the pattern.
+        """
+        units = self.shape[1]
+        pattern = self.dynamics_indptr, self.dynamics_indices
+        return values_on("dynamics", dynamics, (units, units), False, *pattern)
+
+    def immediate_data_of(self, immediate: Any) -> NDArray[Any]:
+        """Return the values of I, (units, weights), in CSC order; as :meth:`dynamics_data_of`."""
+        pattern = self.immediate_indptr, self.immediate_indices
+        return values_on("immediate", immediate, self.shape[::-1], True, *pattern)
 
     def to_scipy(self) -> "csr_array":
-        """Return the pattern as a boolean csr_array, (weights, units), of all True."""
+        """Return the pattern as a boolean csr_array, (weights, units), of all True: a copy."""
         # scipy.sparse takes 0.1 s to import, a fifth of what `import sparsegrad` may take
         from scipy.sparse import csr_array
 
-        require_memory(self.nnz, "the values of the pattern by weight")
-        return csr_array((np.ones(self.nnz, bool), self.indices, self.indptr), shape=self.shape)
+        kept = self.csr(1)
+        return csr_array((np.ones(self.nnz, bool), *kept), shape=self.shape)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the pattern to a safetensors file, whole or not at all.
@@ -237,8 +283,7 @@ class ReachPattern:
             If safetensors is not installed.
         """
         arrays, about = read_tensors(Path(path), kind="reach pattern")
-        for array in arrays.values():
-            array.setflags(write=False)
+        arrays = {name: sealed(np.ascontiguousarray(array)) for name, array in arrays.items()}
         values: dict[str, Any] = {**arrays, **about}
         try:
             values["entries_by_n"] = tuple(values.get("entries_by_n") or ())
@@ -295,6 +340,12 @@ def reach(
     ReachPattern
         The pattern of J, by weight.
 
+    Warns
+    -----
+    UserWarning
+        If D as CSR or I as CSC comes with unsorted indices: the pattern is put right, but values
+        in the matrix's own order would not be. `Influence.update` takes matrices as well.
+
     Raises
     ------
     TypeError
@@ -320,12 +371,8 @@ def reach(
     [[0, 1], [1, 2], [2, 3], [0, 3]]
     """
     if n is not None:
-        if isinstance(n, bool) or not hasattr(n, "__index__"):
-            raise TypeError(f"n must be an integer >= 1 or None to saturate, got {n!r}")
-        n = operator.index(n)
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}; pass None to saturate")
+        n = integer("n", n, least=1, hint="; pass None to saturate")
     check_shapes(dynamics, immediate)
-    rows = canonical("dynamics", dynamics, by_columns=False)
-    weights = canonical("immediate", immediate, by_columns=True)
+    rows = canonical("dynamics", dynamics, by_columns=False, valued=True)
+    weights = canonical("immediate", immediate, by_columns=True, valued=True)
     return ReachPattern(*find_reach(rows, weights, n, progress))

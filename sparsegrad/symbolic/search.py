@@ -1,5 +1,6 @@
 """How the symbolic phase is run: the gate for patterns, and the search for the reach."""
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsegrad.kernels.influence.convert import spread_entries
 from sparsegrad.kernels.symbolic.patterns import (
     expand_reach,
     find_unsorted_row,
@@ -16,6 +18,7 @@ from sparsegrad.kernels.symbolic.patterns import (
 )
 from sparsegrad.kernels.symbolic.reach import check_reach, count_reach, fill_reach
 from sparsegrad.kernels.symbolic.saturation import WORDS, count_levels
+from sparsegrad.system.checks import sealed
 from sparsegrad.system.memory import require_memory
 
 _GROUPS_PER_TASK = 1024  # a multiple of these: fewer walks are not worth a thread
@@ -32,7 +35,7 @@ class Rows(NamedTuple):
 
 def check_shapes(dynamics: Any, immediate: Any) -> None:
     """Refuse patterns whose shapes do not fit together."""
-    shapes = np.shape(dynamics), np.shape(immediate)
+    shapes = _shape("dynamics", dynamics), _shape("immediate", immediate)
     if len(shapes[0]) != 2 or shapes[0][0] != shapes[0][1]:
         raise ValueError(f"dynamics must be square, (units, units), got shape {shapes[0]}")
     units = shapes[0][0]
@@ -49,6 +52,55 @@ def check_shapes(dynamics: Any, immediate: Any) -> None:
         )
 
 
+def _shape(name: str, matrix: Any) -> tuple[int, ...]:
+    """Shape of a sparse matrix of scipy, or of what is a dense array of numbers."""
+    if _is_sparse(matrix):
+        return tuple(matrix.shape)
+    try:
+        dense = np.asarray(matrix)
+    except Exception:  # whatever a foreign class raises when it cannot be an array
+        dense = np.empty((), object)
+    if dense.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{name} must be a scipy.sparse array or a dense array of numbers or bool, got "
+            f"{type(matrix).__name__}; convert it to scipy.sparse.csr_array first"
+        )
+    return dense.shape
+
+
+def _is_sparse(matrix: Any) -> bool:
+    """Whether it is a matrix of scipy.sparse, without importing it."""
+    return hasattr(matrix, "tocsr") and type(matrix).__module__.startswith("scipy.sparse")
+
+
+def values_on(
+    name: str,
+    matrix: Any,
+    shape: tuple[int, int],
+    by_columns: bool,
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+) -> NDArray[Any]:
+    """Return the values of a sparse matrix at the places of a canonical pattern, in its order."""
+    if not _is_sparse(matrix):
+        raise TypeError(f"{name} must be a scipy.sparse matrix, got {type(matrix).__name__}")
+    if tuple(matrix.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(matrix.shape)}")
+    _compressed(name, matrix)  # looks at its indices, which scipy does not
+    own = matrix.asformat("csc" if by_columns else "csr", copy=True)
+    own.sum_duplicates()
+    data = np.zeros(indices.size, own.dtype)
+    row = spread_entries(
+        own.indptr.astype(np.int64), own.indices.astype(np.int32), own.data, indptr, indices, data
+    )
+    if row >= 0:
+        raise ValueError(
+            f"{name} must have entries on its pattern only, got one outside it in "
+            f"{'column' if by_columns else 'row'} {row}; drop it, or call reach() with it"
+        )
+    return data
+
+
 def check_indptr(name: str, indptr: NDArray[Any], indices: NDArray[Any]) -> None:
     """Refuse pointers that do not rise from 0 to the number of indices."""
     if indptr.size < 2:
@@ -60,22 +112,31 @@ def check_indptr(name: str, indptr: NDArray[Any], indices: NDArray[Any]) -> None
         )
 
 
-def canonical(name: str, matrix: Any, by_columns: bool) -> Rows:
+def canonical(name: str, matrix: Any, by_columns: bool, valued: bool = False) -> Rows:
     """Rows (or columns) of a pattern, sorted and unique, in arrays of their own.
 
-    What a sparse format stores is structure, zero or not.
+    What a sparse format stores is structure, zero or not. Warns of an order that is put right if
+    the matrix's values may come in it later (`valued`).
     """
     stored_by_columns, stored = _compressed(name, matrix)
     if stored_by_columns == by_columns:
-        if find_unsorted_row(*stored) < 0:
+        row = find_unsorted_row(*stored)
+        if row < 0:
             return Rows(stored.indptr.copy(), stored.indices.copy(), stored.columns)
+        if valued:
+            warnings.warn(
+                f"{name} has {'column' if by_columns else 'row'} {row} with indices that are not "
+                "sorted and unique; the pattern has them sorted, so hand its values over as a "
+                "matrix (J.update takes them) or after sum_duplicates()",
+                stacklevel=3,
+            )
         stored = _transpose(stored)
     return _transpose(stored)
 
 
 def _compressed(name: str, matrix: Any) -> tuple[bool, Rows]:
     """Return whether a pattern is stored by columns, and its pointers and indices as they are."""
-    if hasattr(matrix, "tocsr"):  # any format of scipy.sparse, without importing it
+    if _is_sparse(matrix):
         if matrix.format == "dia":  # its conversions drop explicit zeros: convert ones instead
             ones = np.ones(matrix.data.shape, bool)
             matrix = type(matrix)((ones, matrix.offsets), shape=matrix.shape)
@@ -94,11 +155,6 @@ def _compressed(name: str, matrix: Any) -> tuple[bool, Rows]:
             )
     else:
         dense = np.asarray(matrix)
-        if dense.dtype.kind not in "biufc":
-            raise TypeError(
-                f"{name} must be a scipy.sparse array or a dense array of numbers or bool, "
-                f"got {type(matrix).__name__} of {dense.dtype}"
-            )
         by_columns, bound = False, dense.shape[1]
         indices = np.nonzero(dense)[1]
         indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(dense, axis=1))])
@@ -147,8 +203,7 @@ def find_reach(
         search.seed += 1  # two reaches had one key: take other keys
         _, key, _, _ = search.count()
     arrays = (*search.rows[:2], *weights[:2], supernode[search.group], reach_indptr, reach_indices)
-    for array in arrays:
-        array.setflags(write=False)
+    arrays = tuple(sealed(array) for array in arrays)
     return *arrays, last if n is None else n, saturated, tuple(entries[:last])
 
 

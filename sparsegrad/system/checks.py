@@ -1,0 +1,126 @@
+"""The gate for arguments: each check returns what the kernels may have, or raises in one line."""
+
+import math
+import operator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def integer(
+    name: str, value: Any, least: int | None = None, most: int | None = None, hint: str = ""
+) -> int:
+    """Return an integer in [least, most]; True, 2.0 and "2" are none.
+
+    `hint` ends the message: what to do instead.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no integer, or out of range.
+    """
+    if isinstance(value, bool | np.bool_ | np.ndarray) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer{_least(least)}, got {value!r}{hint}")
+    number = operator.index(value)
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}{hint}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}{hint}")
+    return number
+
+
+def real(
+    name: str,
+    value: Any,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return a finite number with least <= value, above < value and value < below.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number, not finite, or out of range.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if least is not None and below is not None:
+        if not least <= number < below:
+            raise ValueError(f"{name} must lie in [{least:g}, {below:g}), got {value}")
+    elif not math.isfinite(number) or (least is not None and number < least):
+        wanted = "" if least is None else f" and at least {least:g}"
+        raise ValueError(f"{name} must be finite{wanted}, got {value}")
+    elif above is not None and not number > above:
+        raise ValueError(f"{name} must be above {above:g}, got {value}")
+    return number
+
+
+def float_type(dtype: Any) -> np.dtype[Any]:
+    """Return float32 or float64 as a dtype.
+
+    Raises
+    ------
+    TypeError
+        If it is another; None, which NumPy takes for float64, too.
+    """
+    try:
+        found = np.dtype(object if dtype is None else dtype)
+    except (TypeError, ValueError):
+        found = np.dtype(object)
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        came = repr(dtype) if found.kind == "O" else found
+        raise TypeError(f"dtype must be float32 or float64, got {came}")
+    return found
+
+
+def plain(name: str, value: Any) -> NDArray[Any]:
+    """Return an array as it is, or what can be one; a matrix or a masked array is none.
+
+    Raises
+    ------
+    TypeError
+        If its rules of shape or of what counts differ from an array's.
+    """
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.matrix | np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must be a plain array, got {type(value).__name__}; pass np.asarray of it, "
+            "or .filled() of a masked one"
+        )
+    return np.asarray(value)
+
+
+def behaved(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as kernels take it: C-contiguous, aligned, writable; a copy if it is not.
+
+    Not a read-only array: Numba would compile every kernel again for those.
+    """
+    return array if array.flags.carray else array.copy(order="C")
+
+
+def threads_wanted(threads: Any) -> int | None:
+    """Return a number of threads, or None for Numba's own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no integer of at least 1.
+    """
+    return None if threads is None else integer("threads", threads, least=1)
+
+
+def sealed(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a read-only view of an array that no `setflags` makes writable; nothing is copied."""
+    return np.asarray(memoryview(array).toreadonly())
+
+
+def _least(least: int | None) -> str:
+    return "" if least is None else f" of at least {least}"
