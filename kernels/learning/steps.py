@@ -15,11 +15,13 @@ from ..cells.maps import Maps, apply_rows
 from ..cells.wide import apply_rows_wide
 from ..compiler.borrow import borrow
 from ..compiler.decorators import into_caller
-from ..influence.convert import all_finite
+from ..influence.convert import all_finite, outgrown
 from .optimizers import Optimizer, apply_gradient
 from .readouts import CROSS_ENTROPY, Readout, loss_and_error, readout_gradient, readout_outputs
 
-FINE, BAD_INPUT, BAD_TARGET, BAD_STATE, BAD_LOSS, BAD_GRADIENT = range(6)
+FINE, BAD_INPUT, BAD_TARGET, BAD_STATE, BAD_LOSS, BAD_GRADIENT, GROWN, LOST = range(8)
+WATCH = 32
+"""Steps from one look at the influence to the next: a read of J costs about a third of a step."""
 
 
 class Chunk(NamedTuple):
@@ -31,6 +33,8 @@ class Chunk(NamedTuple):
     scales: NDArray[np.floating]  # (T, B) weight of each loss, divided by B; 0: not scored
     resets: NDArray[np.bool_]  # (T, B) a sequence starts here
     losses: NDArray[np.float64]  # (T,) out
+    first: int  # step to go on from
+    pause: int  # step to come back at, where the method holds nothing back: for signals
 
 
 class Streams(NamedTuple):
@@ -51,7 +55,9 @@ class Streams(NamedTuple):
     error: NDArray[np.floating]  # (groups, outputs)
     feature_grad: NDArray[np.floating]  # (features,)
     y: NDArray[np.floating]  # (outputs,) of one stream
-    since: NDArray[np.int64]  # (1,) steps since the last update
+    since: NDArray[np.int64]  # (1,) steps since the last update; -1: the influence is lost
+    steps: NDArray[np.int64]  # (1,) steps done so far
+    pending: NDArray[np.bool_]  # (B,) streams that begin a new sequence with the next step
 
 
 class Steps(NamedTuple):
@@ -79,6 +85,7 @@ class Learner(NamedTuple):
     grad: NDArray[np.floating]  # (weights,) + SLACK, for what vectors spill: always 0
     readout_grad: Readout
     readout_grad_flat: NDArray[np.floating]  # (readout,)
+    readout_kept: NDArray[np.floating]  # (readout,) scratch: its gradient before a step
 
 
 @njit(cache=True, nogil=True)
@@ -133,16 +140,18 @@ def take_input(
 ) -> int:
     """Set out from old states, 0 where a sequence begins. Return a stream of bad input, or -1."""
     columns, batch = old_state.shape[2], xs.shape[0]
-    for b in range(batch):
-        if not all_finite(xs[b]):
-            return b
     for place in range(old_state.shape[0] * abreast):
         b = min(place, batch - 1)
         group, lane = place // abreast, place % abreast
         if resets[b]:
             clear_stream(old_state[group].ravel(), abreast, lane)
+        bad = 0  # what was copied is looked at: somebody may write to the caller's array
         for i in range(xs.shape[1]):
-            sources[group, columns + i * abreast + lane] = xs[b, i]
+            x = xs[b, i]
+            sources[group, columns + i * abreast + lane] = x
+            bad += not np.isfinite(x)
+        if bad > 0:
+            return b
     for group in range(old_state.shape[0]):
         copy(old_state[group, 0], sources[group, :columns])
     return -1
@@ -230,8 +239,9 @@ def observe(
     """Run step t forward and score it; return what is wrong, and with which stream."""
     abreast, sources, pre = streams.abreast, steps.sources[k], streams.pre
     copy(streams.state.ravel(), streams.old_state.ravel())
-    copy(chunk.resets[t], steps.resets[k])
-    b = take_input(chunk.xs[t], chunk.resets[t], abreast, streams.old_state, sources)
+    for b in range(streams.pending.size):
+        steps.resets[k, b] = chunk.resets[t, b] or streams.pending[b]
+    b = take_input(chunk.xs[t], steps.resets[k], abreast, streams.old_state, sources)
     if b >= 0:
         return BAD_INPUT, b
     apply_parts(threads, parts, abreast, maps, sources, pre, steps.gathered[k])
@@ -262,6 +272,8 @@ def observe(
             total += part_loss
         for lane in range(last - first, abreast):
             clear_stream(error, abreast, lane)
+        if outgrown(error) or outgrown(streams.features[group]):  # their product is a gradient
+            return BAD_GRADIENT, first
     chunk.losses[t] = total
     return FINE, 0
 
@@ -320,21 +332,64 @@ def signal(
         )
 
 
+@njit(cache=True, nogil=True)
+def grown_stream(
+    streams: Streams,  # in
+    resets: NDArray[np.bool_],  # (B,)                 in
+    influence: NDArray[np.floating],  # (groups, size)  in, streams side by side in each
+) -> int:
+    """Return the first stream whose influence will soon overflow and is not reset, or -1.
+
+    Only every so many steps: from there to an overflow J must grow 4-fold at each of them.
+    """
+    if streams.steps[0] % WATCH != 0:
+        return -1
+    limit = influence.dtype.type(1e18 if influence.itemsize == 4 else 1e150)
+    for group in range(influence.shape[0]):
+        if not outgrown(influence[group]):
+            continue
+        for i in range(influence.shape[1]):
+            place = group * streams.abreast + i % streams.abreast
+            b = min(place, resets.size - 1)
+            if not abs(influence[group, i]) <= limit and not (resets[b] or streams.pending[b]):
+                return b
+    return -1
+
+
+@into_caller
+def update_due(learner: Learner, streams: Streams) -> bool:
+    """Whether the gradient is spent after the step that is under way: the one place that says."""
+    return learner.update_every > 0 and streams.since[0] + 1 >= learner.update_every
+
+
 @into_caller
 def finish(learner: Learner, streams: Streams) -> bool:
-    """Take the new state over; after an update period spend the gradient. False: not finite."""
-    copy(streams.new_state.ravel(), streams.state.ravel())
-    streams.since[0] += 1
-    if learner.update_every == 0 or streams.since[0] < learner.update_every:
-        return True
-    streams.since[0] = 0
-    return apply_gradient(
+    """Spend the gradient where it is time, and take the new state over.
+
+    False: the gradient is not finite; it is dropped, all else is as it was before the step.
+    """
+    due = update_due(learner, streams)
+    if due and not apply_gradient(
         learner.optimizer,
         learner.maps.weights,
         learner.readout_flat,
         learner.grad,
         learner.readout_grad_flat,
-    )
+    ):
+        return False
+    copy(streams.new_state.ravel(), streams.state.ravel())
+    streams.since[0] = 0 if due else streams.since[0] + 1
+    streams.steps[0] += 1
+    for b in range(streams.pending.size):
+        streams.pending[b] = False
+    return True
+
+
+@into_caller
+def lost(streams: Streams, t: int | np.int64) -> tuple[int, int, int]:
+    """Mark what no step may go on from: J has taken a step whose gradient was not finite."""
+    streams.since[0] = -1
+    return t, LOST, 0
 
 
 @njit(cache=True, nogil=True)
@@ -350,7 +405,9 @@ def run_forward(
     chunk = borrow(chunk)
     streams = borrow(streams)
     steps = borrow(steps)
-    for t in range(chunk.xs.shape[0]):
+    for t in range(chunk.first, chunk.xs.shape[0]):
+        if t == chunk.pause:
+            return t, FINE, 0
         fault, b = observe(
             update,
             learner.maps,

@@ -21,6 +21,7 @@ from ..learning.steps import (
     Steps,
     Streams,
     clear_stream,
+    copy,
     finish,
     observe,
     signal,
@@ -182,7 +183,9 @@ def run_bptt(
     partials = borrow(partials)
     steps = borrow(steps)
     history = borrow(history)
-    for t in range(chunk.xs.shape[0]):
+    for t in range(chunk.first, chunk.xs.shape[0]):
+        if t == chunk.pause:
+            return t, FINE, 0
         k = history.filled[0]
         fault, b = observe(
             update,
@@ -199,9 +202,12 @@ def run_bptt(
         )
         if fault != FINE:
             return t, fault, b
+        last = k + 1 == steps.sources.shape[0]
+        if last:
+            copy(learner.readout_grad_flat, learner.readout_kept)
         signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[k])
         history.filled[0] = k + 1
-        if history.filled[0] == steps.sources.shape[0]:
+        if last:
             unroll(
                 streams.abreast,
                 learner.parts,
@@ -213,5 +219,7 @@ def run_bptt(
                 learner.grad,
             )
         if not finish(learner, streams):
+            copy(learner.readout_kept, learner.readout_grad_flat)
+            history.filled[0] = k
             return t, BAD_GRADIENT, 0
     return chunk.xs.shape[0], FINE, 0

@@ -12,14 +12,16 @@ from ..compiler.borrow import borrow
 from ..compiler.decorators import into_caller
 from ..influence.panels import CONTRACT, UPDATE
 from ..learning.steps import (
-    BAD_GRADIENT,
     FINE,
+    GROWN,
     Chunk,
     Learner,
     Steps,
     Streams,
     any_scored,
     finish,
+    grown_stream,
+    lost,
     observe,
     signal,
 )
@@ -93,7 +95,12 @@ def run_snap(
     program = borrow(program)
     numbers = borrow(numbers)
     maps = learner.maps
-    for t in range(chunk.xs.shape[0]):
+    for t in range(chunk.first, chunk.xs.shape[0]):
+        if t == chunk.pause:
+            return t, FINE, 0
+        b = grown_stream(streams, chunk.resets[t], numbers.influence)
+        if b >= 0:
+            return t, GROWN, b
         fault, b = observe(
             update,
             learner.maps,
@@ -112,7 +119,7 @@ def run_snap(
         signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[0])
         for b in range(numbers.influence.shape[0]):
             d_state, d_pre = steps.d_state[0, b], steps.d_pre[0, b]
-            if chunk.resets[t, b]:
+            if steps.resets[0, b]:
                 numbers.influence[b, :] = 0
             dynamics_values(dynamics, maps.weights, d_state, d_pre, numbers.dynamics_data[b])
             immediate_gathered(
@@ -121,5 +128,5 @@ def run_snap(
         scored = any_scored(chunk.scales[t])
         influence_step(alone, shared, program, numbers, scored, steps.state_grad[0], learner.grad)
         if not finish(learner, streams):
-            return t, BAD_GRADIENT, 0
+            return lost(streams, t)
     return chunk.xs.shape[0], FINE, 0

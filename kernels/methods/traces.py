@@ -21,15 +21,18 @@ from numpy.typing import NDArray
 from ..cells.maps import Maps, Partials
 from ..compiler.borrow import borrow
 from ..learning.steps import (
-    BAD_GRADIENT,
     FINE,
+    GROWN,
     Chunk,
     Learner,
     Steps,
     Streams,
     finish,
+    grown_stream,
+    lost,
     observe,
     signal,
+    update_due,
 )
 from ..vectors.simd import fma, index, lanes, load, pointer, put, splat, store, value
 from .trace_forms import HELD, Row
@@ -266,25 +269,30 @@ def run_traces(
     steps = borrow(steps)
     traces = borrow(traces)
     held = np.int64(0)  # a plain 0 has a type of its own, for which all would be compiled again
-    for t in range(chunk.xs.shape[0]):
-        fault, b = observe(
-            update,
-            learner.maps,
-            learner.parts,
-            learner.threads,
-            learner.readout,
-            learner.loss,
-            chunk,
-            t,
-            streams,
-            steps,
-            held,
-        )
+    for t in range(chunk.first, chunk.xs.shape[0]):
+        if held == 0 and t >= chunk.pause:
+            return t, FINE, 0
+        b = grown_stream(streams, chunk.resets[t], traces.traces)
+        fault = GROWN if b >= 0 else FINE
+        if fault == FINE:
+            fault, b = observe(
+                update,
+                learner.maps,
+                learner.parts,
+                learner.threads,
+                learner.readout,
+                learner.loss,
+                chunk,
+                t,
+                streams,
+                steps,
+                held,
+            )
         if fault == FINE:
             signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[held])
             held += 1
-        updates = streams.since[0] + 1 == learner.update_every
-        if held == HELD or updates or t + 1 == chunk.xs.shape[0] or fault != FINE:
+        due = update_due(learner, streams)
+        if held == HELD or due or t + 1 == chunk.xs.shape[0] or fault != FINE:
             trace_parts(
                 learner.threads, learner.parts, streams.abreast, held, learner.maps, partials,
                 steps, traces, learner.grad,
@@ -294,5 +302,5 @@ def run_traces(
         if fault != FINE:
             return t, fault, b
         if not finish(learner, streams):
-            return t, BAD_GRADIENT, 0
+            return lost(streams, t)
     return chunk.xs.shape[0], FINE, 0

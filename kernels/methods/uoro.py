@@ -3,7 +3,8 @@
     J ≈ s̃ θ̃ᵀ,   s̃ <- ρ0 D s̃ + ρ1 ν,   θ̃ <- θ̃ / ρ0 + Iᵀν / ρ1,   ν = ±1 at random
     ρ0 = √(‖θ̃‖ / ‖D s̃‖),   ρ1 = √(‖Iᵀν‖ / ‖ν‖),   grad += (δ · s̃) θ̃
 
-Any ρ > 0 leaves the estimate unbiased, so a norm of 0 is met with ρ = 1.
+Any ρ > 0 leaves the estimate unbiased, so a norm of 0 is met with ρ = 1. Norms are taken of all
+streams before an estimate is changed: where D s̃ outgrows the numbers, the step is refused.
 """
 
 from collections.abc import Callable
@@ -17,13 +18,14 @@ from ..cells.maps import Maps, Partials, push_forward
 from ..compiler.borrow import borrow
 from ..learning.optimizers import squared_norm
 from ..learning.steps import (
-    BAD_GRADIENT,
     FINE,
+    GROWN,
     Chunk,
     Learner,
     Steps,
     Streams,
     finish,
+    lost,
     observe,
     signal,
 )
@@ -37,7 +39,8 @@ class RankOne(NamedTuple):
     left: NDArray[np.floating]  # (B, C, units)    s̃
     right: NDArray[np.floating]  # (B, weights)    θ̃
     random: NDArray[np.uint64]  # (B,)             state of the generator, never 0
-    pushed: NDArray[np.floating]  # (threads, C, units)   scratch, D s̃
+    pushed: NDArray[np.floating]  # (B, C, units)         scratch, D s̃
+    squares: NDArray[np.float64]  # (B, 2)                scratch, ‖θ̃‖², ‖D s̃‖²
     signs: NDArray[np.floating]  # (threads, C, units)    scratch, ν
     drawn: NDArray[np.floating]  # (threads, weights)     scratch, Iᵀν
     along: NDArray[np.floating]  # (B,)            scratch, δ · s̃
@@ -85,15 +88,40 @@ def pull_signs(
                 store_part(out, w, end - w, slope * load_part(z, w, end - w))
 
 
-@njit(cache=True, nogil=True)
+# Where a division might raise, as Python's does, a kernel would.
+@njit(cache=True, nogil=True, error_model="numpy")
 def balance(squared_top: float, squared_bottom: float) -> float:
     """Return √(‖top‖ / ‖bottom‖), or 1 where a norm is 0."""
     if squared_top > 0.0 and squared_bottom > 0.0:
-        return (squared_top / squared_bottom) ** 0.25
+        ratio = squared_top / squared_bottom
+        if 0.0 < ratio < np.inf:
+            return ratio**0.25
     return 1.0
 
 
 @njit(cache=True, nogil=True)
+def push_stream(
+    b: int,
+    maps: Maps,  # in
+    partials: Partials,  # in
+    d_state: NDArray[np.floating],  # (1, B, C, C, units)      in
+    d_pre: NDArray[np.floating],  # (1, B, C, maps, units)     in
+    resets: NDArray[np.bool_],  # (1, B)                       in
+    left: NDArray[np.floating],  # (C, units)                  in   s̃
+    right: NDArray[np.floating],  # (weights,)                 in   θ̃
+    pushed: NDArray[np.floating],  # (C, units)                out  D s̃
+    squares: NDArray[np.float64],  # (2,)                      out  ‖θ̃‖², ‖D s̃‖²
+) -> None:
+    """Form D s̃ of stream b, and the norms that say whether its estimate still fits the numbers."""
+    if resets[0, b]:  # from 0: what it held goes once no stream is refused
+        pushed[:] = 0
+        squares[:] = 0
+        return
+    push_forward(maps, partials, d_state[0, b], d_pre[0, b], left, pushed)
+    squares[0], squares[1] = squared_norm(right), squared_norm(pushed.ravel())
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def follow_stream(
     b: int,
     thread: int,
@@ -104,13 +132,14 @@ def follow_stream(
 ) -> None:
     """Update the estimate of stream b, and form its δ · s̃."""
     left, right = estimate.left[b], estimate.right[b]
-    pushed, signs, drawn = estimate.pushed[thread], estimate.signs[thread], estimate.drawn[thread]
+    pushed, signs, drawn = estimate.pushed[b], estimate.signs[thread], estimate.drawn[thread]
     d_pre, state_grad = steps.d_pre[0, b], steps.state_grad[0, b]
     number = right.dtype.type
-    push_forward(maps, partials, steps.d_state[0, b], d_pre, left, pushed)
+    if steps.resets[0, b]:
+        right[:] = 0
     draw_signs(estimate.random, b, signs)
     pull_signs(maps, partials, steps.gathered[0, b], d_pre, signs, drawn)
-    rho0 = balance(squared_norm(right), squared_norm(pushed.ravel()))
+    rho0 = balance(estimate.squares[b, 0], estimate.squares[b, 1])
     rho1 = balance(squared_norm(drawn), np.float64(signs.size))
     keep, fresh = number(1.0 / rho0), number(1.0 / rho1)
     push, fling = number(rho0), number(rho1)
@@ -139,6 +168,65 @@ def add_rank_one(
 
 
 @njit(cache=True, nogil=True, parallel=True)
+def push_shared(
+    threads: int,
+    indptr: NDArray[np.int64],  # maps …                   in
+    recurrent_end: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weights: NDArray[np.floating],
+    map_indptr: NDArray[np.int64],  # partials …
+    map_components: NDArray[np.int32],
+    state_rows: NDArray[np.int32],
+    state_columns: NDArray[np.int32],
+    d_state: NDArray[np.floating],  # steps …
+    d_pre: NDArray[np.floating],
+    resets: NDArray[np.bool_],
+    left: NDArray[np.floating],  # estimate …
+    right: NDArray[np.floating],
+    pushed: NDArray[np.floating],  #                       out
+    squares: NDArray[np.float64],  #                       out
+) -> None:
+    """Run `push_stream` on all streams, a thread on some of them each."""
+    batch = right.shape[0]
+    for i in prange(threads):
+        maps = Maps(indptr, recurrent_end, indices, weights)
+        partials = Partials(map_indptr, map_components, state_rows, state_columns)
+        for b in range(batch * i // threads, batch * (i + 1) // threads):
+            push_stream(
+                b, maps, partials, d_state, d_pre, resets, left[b], right[b], pushed[b], squares[b]
+            )
+
+
+@njit(cache=True, nogil=True)
+def push_streams(
+    threads: int | None,
+    maps: Maps,  # in
+    partials: Partials,  # in
+    steps: Steps,  # in
+    estimate: RankOne,  # in; pushed and squares out
+) -> int:
+    """Push the estimate of every stream; return the first that outgrew the numbers, or -1."""
+    m, p, s, e = maps, partials, steps, estimate
+    if threads is None:
+        for b in range(e.right.shape[0]):
+            push_stream(
+                b, m, p, s.d_state, s.d_pre, s.resets, e.left[b], e.right[b], e.pushed[b],
+                e.squares[b],
+            )  # fmt: skip
+    else:
+        push_shared(
+            threads, m.indptr, m.recurrent_end, m.indices, m.weights, p.map_indptr,
+            p.map_components, p.state_rows, p.state_columns, s.d_state, s.d_pre, s.resets,
+            e.left, e.right, e.pushed, e.squares,
+        )  # fmt: skip
+    limit = 1e36 if e.right.itemsize == 4 else 1e300  # squares: see `convert.outgrown`
+    for b in range(e.squares.shape[0]):
+        if not (e.squares[b, 0] <= limit and e.squares[b, 1] <= limit):
+            return b
+    return -1
+
+
+@njit(cache=True, nogil=True, parallel=True)
 def rank_one_shared(
     threads: int,
     indptr: NDArray[np.int64],  # maps …                   in
@@ -159,6 +247,7 @@ def rank_one_shared(
     right: NDArray[np.floating],
     random: NDArray[np.uint64],
     pushed: NDArray[np.floating],
+    squares: NDArray[np.float64],
     signs: NDArray[np.floating],
     drawn: NDArray[np.floating],
     along: NDArray[np.floating],  # … to here
@@ -170,7 +259,7 @@ def rank_one_shared(
         maps = Maps(indptr, recurrent_end, indices, weights)
         partials = Partials(map_indptr, map_components, state_rows, state_columns)
         steps = Steps(sources, gathered, d_state, d_pre, state_grad, resets)
-        estimate = RankOne(left, right, random, pushed, signs, drawn, along)
+        estimate = RankOne(left, right, random, pushed, squares, signs, drawn, along)
         for b in range(batch * i // threads, batch * (i + 1) // threads):
             follow_stream(b, i, maps, partials, steps, estimate)
     for i in prange(threads):
@@ -196,8 +285,8 @@ def rank_one_step(
         rank_one_shared(
             threads, m.indptr, m.recurrent_end, m.indices, m.weights, p.map_indptr,
             p.map_components, p.state_rows, p.state_columns, s.sources, s.gathered, s.d_state,
-            s.d_pre, s.state_grad, s.resets, e.left, e.right, e.random, e.pushed, e.signs,
-            e.drawn, e.along, grad,
+            s.d_pre, s.state_grad, s.resets, e.left, e.right, e.random, e.pushed, e.squares,
+            e.signs, e.drawn, e.along, grad,
         )  # fmt: skip
 
 
@@ -218,7 +307,9 @@ def run_uoro(
     steps = borrow(steps)
     partials = borrow(partials)
     estimate = borrow(estimate)
-    for t in range(chunk.xs.shape[0]):
+    for t in range(chunk.first, chunk.xs.shape[0]):
+        if t == chunk.pause:
+            return t, FINE, 0
         fault, b = observe(
             update,
             learner.maps,
@@ -234,12 +325,11 @@ def run_uoro(
         )
         if fault != FINE:
             return t, fault, b
+        b = push_streams(learner.threads, learner.maps, partials, steps, estimate)
+        if b >= 0:
+            return t, GROWN, b
         signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[0])
-        for b in range(estimate.left.shape[0]):
-            if chunk.resets[t, b]:
-                estimate.left[b] = 0
-                estimate.right[b] = 0
         rank_one_step(learner.threads, learner.maps, partials, steps, estimate, learner.grad)
         if not finish(learner, streams):
-            return t, BAD_GRADIENT, 0
+            return lost(streams, t)
     return chunk.xs.shape[0], FINE, 0

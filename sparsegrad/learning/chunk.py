@@ -1,5 +1,7 @@
 """The data of one call to a learner: checked on the way in, blamed on the way out."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning import steps as kernels
 from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import Outcome
+from sparsegrad.system.checks import behaved, plain
 
 _FAULTS = {
     kernels.BAD_INPUT: "xs must be finite, got NaN or infinity",
@@ -16,7 +19,10 @@ _FAULTS = {
     kernels.BAD_STATE: "the state must stay finite, it became NaN or infinite",
     kernels.BAD_LOSS: "the loss must stay finite, it became NaN or infinite",
     kernels.BAD_GRADIENT: "the gradient must stay finite, it became NaN or infinite",
+    kernels.GROWN: "the influence must stay within the numbers, it is about to overflow",
+    kernels.LOST: "the gradient must stay finite, it became NaN or infinite",
 }
+_HEARD = 0.04  # seconds of compiled code between two looks at signals: Ctrl-C waits no 0.1 s
 
 
 def check_chunk(
@@ -30,43 +36,73 @@ def check_chunk(
 ) -> kernels.Chunk:
     """Check the data of a call, as `OnlineLearner.run` has it; the loop itself looks for NaN.
 
+    What says where kernels read (the classes) is copied first and checked then: the caller's array
+    may change meanwhile.
+
     Raises
     ------
     TypeError, ValueError
         If an array has the wrong shape or dtype, or a class is out of range.
     """
     dtype = cell.dtype
-    xs = _batched(batch, xs, 2)
+    xs = _batched(batch, plain("xs", xs), 2)
     if xs.dtype != dtype:
         raise TypeError(f"xs must be {dtype} as the cell is, got {xs.dtype}")
     if xs.ndim != 3 or xs.shape[1:] != (batch, cell.inputs):
         raise ValueError(f"xs must have shape (T, {batch}, {cell.inputs}), got {xs.shape}")
     lead = xs.shape[:2]
-    classes, values = np.empty((0, 0), np.int64), np.empty((*lead, 0), dtype)
-    if readout.loss == "cross_entropy":
-        classes = _classes(_batched(batch, targets, 1), lead, readout.outputs)
-    else:
-        values = _values(_batched(batch, targets, 2), (*lead, readout.outputs), dtype)
     scales = np.full(lead, 1.0 / batch, dtype)
     if weights is not None:
-        weights = _batched(batch, weights, 1)
-        _require_array("weights", weights, lead, "f")
-        if not np.isfinite(weights).all():
-            raise ValueError("weights must be finite, got NaN or infinity")
-        scales *= weights.astype(dtype)
+        scales *= _weights(_batched(batch, plain("weights", weights), 1), lead, dtype)
+    classes, values = np.empty((0, 0), np.int64), np.empty((*lead, 0), dtype)
+    targets = plain("targets", targets)
+    if readout.loss == "cross_entropy":
+        classes = _classes(_batched(batch, targets, 1), readout.outputs, scales)
+    else:
+        values = _values(_batched(batch, targets, 2), (*lead, readout.outputs), dtype)
     if resets is None:
         resets = np.zeros(lead, bool)
     else:
-        resets = _batched(batch, resets, 1)
+        resets = _batched(batch, plain("resets", resets), 1)
         _require_array("resets", resets, lead, "b")
+        resets = resets.copy(order="C")
     return kernels.Chunk(
-        xs=np.require(xs, requirements=["C", "W"]),  # Numba compiles once more for read-only arrays
+        xs=behaved(xs),
         classes=classes,
         values=values,
         scales=scales,
-        resets=resets.copy(),
+        resets=resets,
         losses=np.zeros(lead[0]),
+        first=0,
+        pause=lead[0],
     )
+
+
+class Slices:
+    """Runs a chunk in slices, so that Python hears signals between them; no bit depends on it."""
+
+    def __init__(self) -> None:
+        self.steps = 1  # of a slice; found by doubling, then from how long the last one took
+
+    def run(self, call: Callable[[kernels.Chunk], Outcome], chunk: kernels.Chunk) -> Outcome:
+        """Run a chunk through `call`, which comes back where it ended, was stopped or paused."""
+        total, first = chunk.pause, 0
+        if total == 1:
+            return call(chunk)
+        while True:
+            pause = first + self.steps
+            if first or pause < total:
+                chunk = chunk._replace(first=first, pause=min(pause, total))
+            start = time.perf_counter()
+            outcome = call(chunk)
+            seconds, done = time.perf_counter() - start, outcome.steps - first
+            if outcome.fault != kernels.FINE or outcome.steps == total:
+                return outcome
+            first = outcome.steps
+            if seconds > _HEARD:
+                self.steps = max(1, int(done * _HEARD / seconds / 2))
+            elif seconds < _HEARD / 2:
+                self.steps *= 2
 
 
 def raise_fault(outcome: Outcome) -> None:
@@ -84,10 +120,22 @@ def raise_fault(outcome: Outcome) -> None:
     text = _FAULTS[outcome.fault]
     where = f"at step {outcome.steps} of the call"
     if outcome.fault == kernels.BAD_GRADIENT:
-        raise FloatingPointError(f"{text} {where}; the update was not made, lower the rate or clip")
+        raise FloatingPointError(
+            f"{text} {where}; the steps before it are done, lower the rate or clip"
+        )
+    if outcome.fault == kernels.LOST:
+        raise FloatingPointError(
+            f"{text} {where}; the influence overflowed within it: call reset(), then use a smaller "
+            "n, smaller recurrent weights or a lower rate"
+        )
     where += f", batch element {outcome.element}"
     if outcome.fault in (kernels.BAD_INPUT, kernels.BAD_TARGET):
         raise ValueError(f"{text} {where}; the steps before it are done")
+    if outcome.fault == kernels.GROWN:
+        raise FloatingPointError(
+            f"{text} {where}; the steps before it are done: begin its sequence anew "
+            f"(reset({outcome.element})), use a smaller n or smaller recurrent weights"
+        )
     raise FloatingPointError(
         f"{text} {where}; the steps before it are done, lower the rate or clip"
     )
@@ -95,26 +143,39 @@ def raise_fault(outcome: Outcome) -> None:
 
 def _batched(batch: int, array: NDArray[Any], ndim: int) -> NDArray[Any]:
     """Give a batch of one its axis, if the caller left it out."""
-    array = np.asarray(array)
     return array[:, None] if batch == 1 and array.ndim == ndim else array
 
 
-def _classes(targets: NDArray[Any], shape: tuple[int, ...], outputs: int) -> NDArray[np.int64]:
-    _require_array("targets", targets, shape, "iu")
+def _weights(weights: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    _require_array("weights", weights, shape, "f")
+    with np.errstate(over="ignore"):
+        weights = weights.astype(dtype)
+    if not np.isfinite(weights).all():
+        raise ValueError(f"weights must be finite in {dtype}, got NaN or infinity")
+    return weights
+
+
+def _classes(targets: NDArray[Any], outputs: int, scales: NDArray[Any]) -> NDArray[np.int64]:
+    _require_array("targets", targets, scales.shape, "iu")
+    targets = targets.copy(order="C")
     if targets.size and not (0 <= targets.min() and targets.max() < outputs):
-        t, b = np.argwhere((targets < 0) | (targets >= outputs))[0]
-        raise ValueError(
-            f"targets must be classes in [0, {outputs}), got {targets[t, b]} "
-            f"at step {t}, batch element {b}"
-        )
-    return np.require(targets, np.int64, requirements=["C", "W"])
+        bad = (targets < 0) | (targets >= outputs)
+        scored = np.argwhere(bad & (scales != 0))
+        if scored.size:
+            t, b = scored[0]
+            raise ValueError(
+                f"targets must be classes in [0, {outputs}), got {targets[t, b]} "
+                f"at step {t}, batch element {b}"
+            )
+        targets[bad] = 0  # nobody looks at what weight 0 masks
+    return targets.astype(np.int64, copy=False)
 
 
 def _values(targets: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if targets.dtype != dtype:
         raise TypeError(f"targets must be {dtype} as the cell is, got {targets.dtype}")
     _require_array("targets", targets, shape, "f")
-    return np.require(targets, requirements=["C", "W"])
+    return behaved(targets)
 
 
 def _require_array(name: str, array: NDArray[Any], shape: tuple[int, ...], kinds: str) -> None:

@@ -1,6 +1,6 @@
 """OnlineLearner: a cell, a readout, a method and an optimiser on a batch of streams."""
 
-import operator
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,18 @@ from sparsegrad.influence.program import aligned_zeros
 from sparsegrad.kernels.learning import steps as kernels
 from sparsegrad.kernels.vectors.simd import SLACK
 from sparsegrad.learning.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from sparsegrad.learning.chunk import check_chunk, raise_fault
+from sparsegrad.learning.chunk import Slices, check_chunk, raise_fault
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
 from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
 from sparsegrad.symbolic.pattern import ReachPattern
+from sparsegrad.system.checks import integer, plain, threads_wanted
+from sparsegrad.system.ownership import SetOnce, refuse_second
+
+_MOST_STEPS = 2**62  # of one update: they are counted in 64 bits
 
 
-class OnlineLearner:
+class OnlineLearner(SetOnce):
     """Learn from streams, one time step after the other.
 
     Parameters
@@ -44,9 +48,11 @@ class OnlineLearner:
     Attributes
     ----------
     cell, readout, method, optimizer, batch, update_every
-        As given.
+        As given; to change one, build another learner.
     steps : int
         Time steps learned from so far.
+    losses : float64 array, (steps done,)
+        Losses of the last call of `run` or `step`, as far as it came before an error or Ctrl-C.
 
     Raises
     ------
@@ -56,6 +62,13 @@ class OnlineLearner:
         If `batch` or `update_every` is below 1, or the readout's arrays do not fit the cell.
     MemoryError
         If the influence would not fit in memory.
+
+    Notes
+    -----
+    One thread at a time: a call that finds the learner busy in another raises RuntimeError and
+    changes nothing. `xs` and float targets are read during the call, from the caller's own array
+    where it is C-contiguous and writable. Ctrl-C and other signals are heard every 0.04 s, after a
+    step that is done. `copy.deepcopy` and pickle make a learner that goes on bit for bit by itself.
     """
 
     def __init__(
@@ -76,15 +89,17 @@ class OnlineLearner:
             )
         _require(optimizer, "optimizer", (SGD, Adam, AdamW), "SGD(...), Adam(...) or AdamW(...)")
         self.cell, self.readout, self.method, self.optimizer = cell, readout, method, optimizer
-        self.batch = _count("batch", batch)
-        self.update_every = _update_every(method, update_every)
-        self.steps = 0
+        self.batch = integer("batch", batch, least=1, most=2**31 - 1)
+        every = _update_every(method, update_every)
+        self._threads = threads_wanted(threads)
         self._parameters = readout.parameters(cell.units, cell.dtype)
         self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
-        self._pending_reset = np.zeros(self.batch, bool)
-        self._engine = method.engine(cell, self.batch, threads)
+        self._engine = method.engine(cell, self.batch, self._threads)
         self._streams = self._new_streams(self._engine.layout)
-        self._learner = self._new_learner(self.update_every, self._engine.layout)
+        self._learner = self._new_learner(every, self._engine.layout)
+        self._turn = threading.Lock()
+        self._slices = {name: Slices() for name in ("run", "gradient", "evaluate")}
+        self._last = np.zeros(0), 0  # losses of the last call, and the steps done before it
 
     def step(
         self,
@@ -119,10 +134,10 @@ class OnlineLearner:
             If the state, the loss or the gradient stops being finite.
         """
         losses = self.run(
-            np.asarray(x)[None],
-            np.asarray(target)[None],
-            None if weight is None else np.asarray(weight)[None],
-            None if reset is None else np.asarray(reset)[None],
+            plain("x", x)[None],
+            plain("target", target)[None],
+            None if weight is None else plain("weight", weight)[None],
+            None if reset is None else plain("reset", reset)[None],
         )
         return float(losses[0])
 
@@ -155,16 +170,22 @@ class OnlineLearner:
         ------
         TypeError, ValueError, FloatingPointError
             As for :meth:`step`. The message names step and batch element; the steps before it are
-            done, and weights, influence and optimiser are as they were after them.
+            done (:attr:`losses` has theirs), and state, weights, influence, optimiser and sums are
+            as they were after them. Only where the influence overflows all of a sudden, 1e20-fold
+            within 32 steps, it is lost: every call but :meth:`reset` is refused then.
+        RuntimeError
+            If the learner is busy in another thread.
         """
-        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
-        chunk.resets[:1] |= self._pending_reset
-        outcome = self._engine.run(self._learner, chunk, self._streams)
-        self.steps += outcome.steps
-        if outcome.steps:
-            self._pending_reset[:] = False
-        raise_fault(outcome)
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+            self._refuse_lost()
+            self._last = chunk.losses, self.steps
+            raise_fault(self._slices["run"].run(self._run_slice, chunk))
         return chunk.losses
+
+    def _run_slice(self, chunk: kernels.Chunk) -> Outcome:
+        return self._engine.run(self._learner, chunk, self._streams)
 
     def gradient(
         self,
@@ -190,19 +211,27 @@ class OnlineLearner:
 
         Raises
         ------
-        TypeError, ValueError, FloatingPointError
-            As for :meth:`step`.
+        TypeError, ValueError, FloatingPointError, RuntimeError
+            As for :meth:`run`.
         """
-        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
-        learner, grads = self._new_learner(0, self._engine.layout), self._parameters.like()
-        learner = learner._replace(
-            readout_grad=grads.arrays,
-            readout_grad_flat=grads.flat,
-        )
-        engine = self._engine.fresh()
-        raise_fault(engine.run(learner, chunk, self._new_streams(self._engine.layout)))
-        engine.flush(learner)
-        return float(chunk.losses.sum()), self.cell.dense_of(learner.grad) | grads.to_dense()
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+            learner, grads = self._new_learner(0, self._engine.layout), self._parameters.like()
+            learner = learner._replace(
+                readout_grad=grads.arrays,
+                readout_grad_flat=grads.flat,
+            )
+            engine, streams = self._engine.fresh(), self._new_streams(self._engine.layout)
+            call = self._slices["gradient"].run
+            raise_fault(call(lambda part: engine.run(learner, part, streams), chunk))
+            engine.flush(learner)
+            if not (np.isfinite(learner.grad).all() and np.isfinite(grads.flat).all()):
+                raise FloatingPointError(
+                    "the gradient must be finite, it became NaN or infinite over these steps: use "
+                    "a smaller n, smaller recurrent weights or shorter sequences"
+                )
+            return float(chunk.losses.sum()), self.cell.dense_of(learner.grad) | grads.to_dense()
 
     def evaluate(
         self,
@@ -225,23 +254,47 @@ class OnlineLearner:
 
         Raises
         ------
-        TypeError, ValueError, FloatingPointError
-            As for :meth:`step`.
+        TypeError, ValueError, FloatingPointError, RuntimeError
+            As for :meth:`run`.
         """
-        chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
-        update = self.cell.kind.compiled(self.cell.dtype)
-        layout = self._engine.layout
-        streams, steps = self._new_streams(layout), layout.steps(self.cell, self.batch, 1)
-        raise_fault(Outcome(*kernels.run_forward(update, self._learner, chunk, streams, steps)))
-        return chunk.losses
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+            update = self.cell.kind.compiled(self.cell.dtype)
+            layout = self._engine.layout
+            streams, steps = self._new_streams(layout), layout.steps(self.cell, self.batch, 1)
+
+            def forward(part: kernels.Chunk) -> Outcome:
+                return Outcome(*kernels.run_forward(update, self._learner, part, streams, steps))
+
+            raise_fault(self._slices["evaluate"].run(forward, chunk))
+            return chunk.losses
 
     def parameters(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters under PyTorch's names, as :meth:`gradient` has them."""
+        refuse_second(self._turn, "learner")
         return self.cell.to_dense() | self._parameters.to_dense()
+
+    @property
+    def steps(self) -> int:
+        """Time steps learned from so far; the loop itself counts them."""
+        return int(self._streams.steps[0])
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """Losses of the steps that the last call has done, (steps,): a copy."""
+        losses, before = self._last
+        return losses[: self.steps - before].copy()
+
+    @property
+    def update_every(self) -> int:
+        """Steps whose gradients are added up for one update."""
+        return self._learner.update_every
 
     @property
     def state(self) -> NDArray[Any]:
         """Copy of the state of every stream, (batch, components, units)."""
+        refuse_second(self._turn, "learner")
         by_lane = self._by_lane()
         return by_lane.reshape(-1, *by_lane.shape[2:])[: self.batch].copy()
 
@@ -260,17 +313,27 @@ class OnlineLearner:
 
         Raises
         ------
-        IndexError
+        TypeError, IndexError
             If there is no such element.
+        RuntimeError
+            If the learner is busy in another thread.
         """
-        if element is not None and not 0 <= element < self.batch:
-            raise IndexError(f"element must lie in [0, {self.batch}), got {element}")
-        which = slice(None) if element is None else element
-        if element is None:
+        if element is not None:
+            element = integer("element", element)
+            if not 0 <= element < self.batch:
+                raise IndexError(f"element must lie in [0, {self.batch}), got {element}")
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            # the loop zeroes what the method carries, and starts from a state of 0
+            self._streams.pending[slice(None) if element is None else element] = True
+            if element is not None:
+                self._by_lane()[divmod(element, self._streams.abreast)] = 0
+                return
             self._streams.state[:] = 0
-        else:
-            self._by_lane()[divmod(element, self._streams.abreast)] = 0
-        self._pending_reset[which] = True  # the loop zeroes what the method carries
+            if self._streams.since[0] < 0:  # what was lost goes, and the period's gradient with it
+                self._learner.grad[:] = 0
+                self._learner.readout_grad_flat[:] = 0
+                self._streams.since[0] = 0
 
     def update_after(self, steps: int) -> None:
         """Add up the gradients of so many steps for each update from now on.
@@ -284,9 +347,13 @@ class OnlineLearner:
         ------
         TypeError, ValueError
             If `steps` is no such number, or the method is BPTT, whose window decides.
+        RuntimeError
+            If the learner is busy in another thread.
         """
-        self.update_every = _update_every(self.method, steps)
-        self._learner = self._learner._replace(update_every=self.update_every)
+        steps = _update_every(self.method, integer("steps", steps, least=1, most=_MOST_STEPS))
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            self._learner = self._learner._replace(update_every=steps)
 
     def save(self, path: str | Path) -> None:
         """Write all that the learner carries into a file, whole or not at all.
@@ -303,7 +370,10 @@ class OnlineLearner:
         OSError
             If the file cannot be written; one that was there before is untouched.
         """
-        write_checkpoint(path, self.checkpoint())
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            self._refuse_lost()
+            write_checkpoint(path, self.checkpoint())
 
     @classmethod
     def load(
@@ -379,7 +449,7 @@ class OnlineLearner:
             update_every=None if isinstance(method, BPTT) else checkpoint.update_every,
             threads=threads,
         )
-        learner.steps = checkpoint.counts["steps"]
+        learner._streams.steps[0] = checkpoint.counts["steps"]
         learner._memory.updates[0] = checkpoint.counts["updates"]
         learner._streams.since[0] = checkpoint.counts["since"]
         for name, array in learner._carried().items():
@@ -397,12 +467,26 @@ class OnlineLearner:
         """Return what is carried besides weights and method, by name, not copied."""
         return {
             "state": self._streams.state,
-            "pending_reset": self._pending_reset,
+            "pending_reset": self._streams.pending,
             "optimizer.first": self._memory.first,
             "optimizer.second": self._memory.second,
             "gradient.cell": self._learner.grad[: self.cell.weights.size],
             "gradient.readout": self._learner.readout_grad_flat,
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            self._refuse_lost()
+            kept = self.checkpoint()
+            arrays = {name: array.copy() for name, array in kept.arrays.items()}
+            return type(self).from_checkpoint, (kept._replace(arrays=arrays), self._threads)
+
+    def _refuse_lost(self) -> None:
+        if self._streams.since[0] < 0:
+            raise FloatingPointError(
+                "the influence must be finite, it was lost in an overflow: call reset() first"
+            )
 
     def _by_lane(self) -> NDArray[Any]:
         """View the state of every stream, (groups, lanes, components, units)."""
@@ -426,6 +510,8 @@ class OnlineLearner:
             feature_grad=aligned_zeros((width,), dtype),
             y=np.zeros(parameters.outputs, dtype),
             since=np.zeros(1, np.int64),
+            steps=np.zeros(1, np.int64),
+            pending=np.zeros(self.batch, bool),
         )
 
     def _new_learner(self, update_every: int, layout: Layout) -> kernels.Learner:
@@ -442,6 +528,7 @@ class OnlineLearner:
             grad=np.zeros(self.cell.weights.size + SLACK, self.cell.dtype),
             readout_grad=grads.arrays,
             readout_grad_flat=grads.flat,
+            readout_kept=np.zeros_like(grads.flat),
         )
 
 
@@ -450,17 +537,13 @@ def _require(value: object, name: str, kinds: tuple[type, ...], wanted: str) -> 
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
 
 
-def _count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer of at least 1, got {value!r}")
-    if operator.index(value) < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return operator.index(value)
-
-
 def _update_every(method: Method, update_every: int | None) -> int:
     if isinstance(method, BPTT):
         if update_every is not None:
             raise ValueError("update_every must be left out with BPTT: its window decides")
         return method.window or 1
-    return 1 if update_every is None else _count("update_every", update_every)
+    return (
+        1
+        if update_every is None
+        else integer("update_every", update_every, least=1, most=_MOST_STEPS)
+    )

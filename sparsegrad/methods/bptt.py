@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.influence.program import aligned_zeros
-from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.learning.steps import FINE, Chunk, Learner, Streams
 from sparsegrad.kernels.methods.bptt import History, run_bptt, unroll
 from sparsegrad.methods.engine import Layout, Outcome, copy_into
+from sparsegrad.system.checks import integer
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class BPTT:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}; None takes all steps")
+        if self.window is not None:
+            window = integer("window", self.window, least=1, hint="; None takes all steps")
+            object.__setattr__(self, "window", window)
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> "HistoryEngine":
         """Prepare the method for a cell, a batch and at most so many threads."""
@@ -67,20 +69,24 @@ class HistoryEngine:
         """Run a chunk through the compiled loop."""
         steps = chunk.xs.shape[0]
         if self.window is None:
-            if self.steps.sources.shape[0] != steps:
-                self.steps = self.layout.steps(self.cell, self.batch, steps)
-            # a call that was stopped half way may have left its part behind
-            self.history.filled[0] = 0
-            streams.since[0] = 0
-            learner.grad[:] = 0
-            learner.readout_grad_flat[:] = 0
+            if chunk.first == 0:
+                if self.steps.sources.shape[0] != steps:
+                    self.steps = self.layout.steps(self.cell, self.batch, steps)
+                # a call that was stopped half way may have left its part behind
+                self.history.filled[0] = 0
+                streams.since[0] = 0
+                learner.grad[:] = 0
+                learner.readout_grad_flat[:] = 0
             if learner.update_every:
                 learner = learner._replace(update_every=steps)
         kind = self.cell.kind
         update = kind.compiled(self.cell.dtype)
-        return Outcome(
+        outcome = Outcome(
             *run_bptt(update, learner, kind.partials, chunk, streams, self.steps, self.history)
         )
+        if outcome.fault != FINE:
+            self._forget_unfilled()
+        return outcome
 
     def flush(self, learner: Learner) -> None:
         """Add the gradient of the steps that are still held back."""
@@ -110,6 +116,13 @@ class HistoryEngine:
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Take back what :meth:`state` returned."""
         copy_into(self.state(), state)
+
+    def _forget_unfilled(self) -> None:
+        """Clear the place of the next step: a bad one has left there what no file may hold."""
+        filled = int(self.history.filled[0])
+        for array in self.steps:
+            array[filled:] = 0
+        self.steps.sources[filled:, :, -self.layout.abreast :] = 1
 
     def _allocate(self) -> History:
         cell, layout = self.cell, self.layout

@@ -10,6 +10,7 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.uoro import RankOne, run_uoro
 from sparsegrad.methods.engine import Layout, Outcome, copy_into
+from sparsegrad.system.checks import integer
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,18 @@ class UORO:
     Parameters
     ----------
     seed : int
-        Seed of the random signs; every batch element has its own sequence of them.
+        Seed of the random signs, at least 0; every batch element has its own sequence of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no integer, or below 0.
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", integer("seed", self.seed, least=0))
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> "RankOneEngine":
         """Prepare the method for a cell, a batch and at most so many threads."""
@@ -56,7 +65,8 @@ class RankOneEngine:
             left=np.zeros((batch, *shape), dtype),
             right=np.zeros((batch, weights), dtype),
             random=random,
-            pushed=np.zeros((self.layout.threads, *shape), dtype),
+            pushed=np.zeros((batch, *shape), dtype),
+            squares=np.zeros((batch, 2)),
             signs=np.zeros((self.layout.threads, *shape), dtype),
             drawn=np.zeros((self.layout.threads, weights), dtype),
             along=np.zeros(batch, dtype),
