@@ -12,11 +12,19 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx.errors import ConfigError
 
 import sparsegrad
 from sparsegrad.cli import main as command_line
 
 HERE = Path(__file__).parent
+NEEDED = ("numpydoc", "pydata_sphinx_theme", "myst_parser", "sphinx_gallery", "matplotlib",
+          "sphinx-mathjax-offline")  # fmt: skip
+if missing := [name for name in NEEDED if find_spec(name) is None]:
+    raise ConfigError(
+        f"the site needs what is not installed ({', '.join(missing)}): "
+        "pip install 'sparsegrad-rtrl[docs]'"
+    )
 
 project = "sparsegrad"
 author = "the sparsegrad developers"
@@ -59,6 +67,8 @@ html_theme_options = {
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
 }
+# Pages without pages below them need no column for them.
+html_sidebars = {page: [] for page in ("index", "claims", "glossary", "changelog", "contributing")}
 mathjax_path = "mathjax/tex-chtml.js"
 
 # What documents the embedding needs the frameworks; where one is missing, its page is thinner.
@@ -90,10 +100,7 @@ def _copy_mathjax(app, exception):
     """Put the parts of MathJax that pages ask for beside the other static files."""
     if exception is not None or app.builder.format != "html":
         return
-    spec = find_spec("sphinx-mathjax-offline")
-    if spec is None:
-        raise ModuleNotFoundError("MathJax is missing: pip install 'sparsegrad-rtrl[docs]'")
-    source = Path(spec.origin).parent / "static" / "mathjax"
+    source = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
     target = Path(app.outdir) / "_static" / "mathjax"
     fonts = Path("output/chtml/fonts/woff-v2")
     shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)

@@ -39,6 +39,22 @@ def site(tmp_path_factory):
     return folder / "html"
 
 
+def test_without_the_extra_one_line_says_what_to_install(tmp_path):
+    pytest.importorskip("sphinx", reason="sphinx is not installed")
+    code = (
+        "import importlib.util as u, sys; find = u.find_spec;"
+        "u.find_spec = lambda name, *rest: None if name == 'numpydoc' else find(name, *rest);"
+        "from sphinx.cmd.build import main;"
+        "sys.exit(main(['docs', sys.argv[1]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode != 0
+    assert "the site needs what is not installed (numpydoc): pip install" in done.stderr
+    assert "Traceback (most recent call last)" not in done.stderr
+
+
 class Page(HTMLParser):
     """What a page links to, what it loads, and the places in it."""
 
