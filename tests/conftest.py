@@ -53,6 +53,7 @@ ABOVE_THE_KERNELS = [
     "test_package.py",
     "test_perf_smoke.py",
     "test_public_paths.py",
+    "test_registry.py",
     "test_site.py",
     "test_tasks.py",
     "test_torch.py",

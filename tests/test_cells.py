@@ -4,12 +4,13 @@ import numba
 import numpy as np
 import pytest
 
+from sparsegrad import registry
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.kernels.cells import maps as kernels
 from sparsegrad.kernels.cells.elementwise import rnn_tanh
 
-CELLS = [RNN, GRU, LSTM]
+CELLS = [row.load() for row in registry.CELLS.values()]
 
 
 def forward(cell: Cell, state: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -105,15 +106,15 @@ def test_products_with_the_jacobians_need_no_jacobian(cls: type[Cell]) -> None:
 def test_dense_arrays_go_in_and_come_out(cls: type[Cell], dtype: str) -> None:
     cell = cls(5, 12, sparsity=0.75, seed=1, dtype=dtype)
     dense = cell.to_dense()
-    for bias in ("bias_ih", "bias_hh"):
+    for bias in dense.keys() & {"bias_ih", "bias_hh"}:
         dense[bias] = np.random.default_rng(0).standard_normal(dense[bias].shape).astype(dtype)
     again = cls.from_dense(**dense)
     assert again.dtype == dtype
     for name, values in again.to_dense().items():
         np.testing.assert_array_equal(values, dense[name])
-    gates = {RNN: 1, GRU: 3, LSTM: 4}[cls]
-    assert dense["weight_ih"].shape == (gates * 12, 5)
-    assert dense["weight_hh"].shape == (gates * 12, 12)
+    for name, width in (("weight_ih", 5), ("weight_hh", 12)):
+        gates = sum(linear.reads(name) for linear in cell.kind.maps)
+        assert dense[name].shape == (gates * 12, width)
 
 
 @pytest.mark.parametrize("gate_masks", ["independent", "shared"])
@@ -124,8 +125,7 @@ def test_masks_have_the_exact_count(cls: type[Cell], gate_masks: str) -> None:
     recurrent = masks["weight_hh"].reshape(-1, 12 * 12)
     np.testing.assert_array_equal(recurrent.sum(axis=1), 36)
     np.testing.assert_array_equal(masks["weight_ih"].reshape(-1, 12 * 5).sum(axis=1), 36)
-    assert masks["bias_ih"].all()
-    assert masks["bias_hh"].all()
+    assert all(masks[bias].all() for bias in masks.keys() & {"bias_ih", "bias_hh"})
     if recurrent.shape[0] > 1:
         same = (recurrent == recurrent[0]).all()
         assert same == (gate_masks == "shared")

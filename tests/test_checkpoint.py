@@ -14,13 +14,10 @@ from safetensors.numpy import load_file, save_file
 from sparsegrad import (
     BPTT,
     GRU,
-    LSTM,
     MLP,
     RFLO,
     RNN,
-    RTRL,
     SGD,
-    UORO,
     Adam,
     AdamW,
     Linear,
@@ -31,15 +28,11 @@ from sparsegrad.cells import CellKind, Map
 from sparsegrad.kernels.cells.elementwise import rnn_tanh
 from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.optimizers import cosine
+from sparsegrad.registry import CELLS, METHOD_WORDS, parse_method
 from sparsegrad.runs.folder import CHECKPOINT, Folder
 from sparsegrad.system import tensorfile
 
-CELLS = {
-    "rnn": lambda **o: RNN(3, 6, sparsity=0.5, seed=1, nonlinearity="relu", **o),
-    "gru": lambda **o: GRU(3, 6, sparsity=0.5, seed=1, **o),
-    "lstm": lambda **o: LSTM(3, 6, sparsity=0.5, seed=1, **o),
-}
-METHODS = [SnAp(1), SnAp(2), RTRL(), BPTT(), BPTT(4), UORO(3), RFLO()]
+WORDS = ["snap:1", *(word.replace(":N", ":2").replace(":T", ":4") for word in METHOD_WORDS)]
 SHIFT = 7  # not a multiple of the window of 4, nor of 3 steps per update
 
 
@@ -68,11 +61,16 @@ def assert_same(one, two):
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
 
 
+def a_cell(name, **options):
+    return CELLS[name].load()(3, 6, sparsity=0.5, seed=1, **options)
+
+
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("method", METHODS, ids=repr)
-def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path, cell, method):
+@pytest.mark.parametrize("word", WORDS)
+def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path, cell, word):
+    method = parse_method(word, 3)
     every = None if isinstance(method, BPTT) else 3
-    learner = Learner(CELLS[cell](), Linear(4, "cross_entropy"), method, Adam(0.01), 2, every)
+    learner = Learner(a_cell(cell), Linear(4, "cross_entropy"), method, Adam(0.01), 2, every)
     chunk = data(20)
     learner.run(*part(chunk, 0, SHIFT))
     learner.reset(1)
@@ -90,7 +88,7 @@ def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path, cell, method):
     ids=["sgd", "adamw"],
 )
 def test_settings_of_optimiser_and_readout_come_back(tmp_path, optimizer):
-    cell = CELLS["gru"](dtype="float64")
+    cell = a_cell("gru", dtype="float64")
     learner = Learner(cell, MLP(5, 4, "cross_entropy", seed=2), SnAp(1), optimizer, 2)
     chunk = data(20, "float64")
     learner.run(*part(chunk, 0, SHIFT))
