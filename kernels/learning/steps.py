@@ -179,12 +179,9 @@ def apply_part(
 @njit(cache=True, nogil=True, parallel=True)
 def apply_shared(
     threads: int,
-    parts: NDArray[np.int64],  # (parts + 1,)                     in
+    parts: NDArray[np.int64],
     abreast: int,
-    indptr: NDArray[np.int64],  # maps …                          in
-    recurrent_end: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    weights: NDArray[np.floating],  # … to here
+    maps: Maps,
     sources: NDArray[np.floating],
     pre: NDArray[np.floating],
     gathered: NDArray[np.floating],
@@ -192,7 +189,6 @@ def apply_shared(
     """Run `apply_part` on all parts, a thread on some of them each; otherwise its arguments."""
     count = parts.size - 1
     for i in prange(threads):
-        maps = Maps(indptr, recurrent_end, indices, weights)
         for part in range(count * i // threads, count * (i + 1) // threads):
             apply_part(part, parts, abreast, maps, sources, pre, gathered)
 
@@ -216,20 +212,13 @@ def apply_parts(
         for part in range(parts.size - 1):
             apply_part(part, parts, abreast, maps, sources, pre, gathered)
     else:
-        apply_shared(
-            threads, parts, abreast, maps.indptr, maps.recurrent_end, maps.indices, maps.weights,
-            sources, pre, gathered,
-        )  # fmt: skip
+        apply_shared(threads, parts, abreast, maps, sources, pre, gathered)
 
 
 @into_caller
 def observe(
     update: Callable[..., None],
-    maps: Maps,  # in
-    parts: NDArray[np.int64],  # (parts + 1,)  in
-    threads: int | None,
-    readout: Readout,  # in
-    loss: int,
+    learner: Learner,  # in
     chunk: Chunk,  # in; losses out
     t: int,
     streams: Streams,  # in/out: scratch only
@@ -238,13 +227,16 @@ def observe(
 ) -> tuple[int, int]:
     """Run step t forward and score it; return what is wrong, and with which stream."""
     abreast, sources, pre = streams.abreast, steps.sources[k], streams.pre
+    loss = learner.loss
     copy(streams.state.ravel(), streams.old_state.ravel())
     for b in range(streams.pending.size):
         steps.resets[k, b] = chunk.resets[t, b] or streams.pending[b]
     b = take_input(chunk.xs[t], steps.resets[k], abreast, streams.old_state, sources)
     if b >= 0:
         return BAD_INPUT, b
-    apply_parts(threads, parts, abreast, maps, sources, pre, steps.gathered[k])
+    apply_parts(
+        learner.threads, learner.parts, abreast, learner.maps, sources, pre, steps.gathered[k]
+    )
     total = 0.0
     for group in range(pre.shape[0]):
         new_state, error = streams.new_state[group], streams.error[group]
@@ -260,7 +252,7 @@ def observe(
         if not any_scored(chunk.scales[t, first:last]):
             error[:] = 0
             continue
-        readout_outputs(readout, abreast, new_state[0], streams.features[group], error)
+        readout_outputs(learner.readout, abreast, new_state[0], streams.features[group], error)
         for b in range(first, last):
             target_class = chunk.classes[t, b] if loss == CROSS_ENTROPY else 0
             fault, part_loss = score_stream(
@@ -305,8 +297,7 @@ def score_stream(
 
 @into_caller
 def signal(
-    readout: Readout,  # in
-    readout_grad: Readout,  # in/out
+    learner: Learner,  # in; readout_grad in/out
     chunk: Chunk,  # in
     t: int,
     streams: Streams,  # in
@@ -321,12 +312,12 @@ def signal(
             h_grad[:] = 0
             continue
         readout_gradient(
-            readout,
+            learner.readout,
             abreast,
             streams.new_state[group, 0],
             streams.features[group],
             streams.error[group],
-            readout_grad,
+            learner.readout_grad,
             h_grad,
             streams.feature_grad,
         )
@@ -401,26 +392,11 @@ def run_forward(
     steps: Steps,  # scratch
 ) -> tuple[int, int, int]:
     """Score a chunk without learning; return the steps done, what stopped it, and where."""
-    learner = borrow(learner)
-    chunk = borrow(chunk)
-    streams = borrow(streams)
-    steps = borrow(steps)
+    learner, chunk, streams, steps = borrow((learner, chunk, streams, steps))
     for t in range(chunk.first, chunk.xs.shape[0]):
         if t == chunk.pause:
             return t, FINE, 0
-        fault, b = observe(
-            update,
-            learner.maps,
-            learner.parts,
-            learner.threads,
-            learner.readout,
-            learner.loss,
-            chunk,
-            t,
-            streams,
-            steps,
-            np.int64(0),
-        )
+        fault, b = observe(update, learner, chunk, t, streams, steps, np.int64(0))
         if fault != FINE:
             return t, fault, b
         copy(streams.new_state.ravel(), streams.state.ravel())

@@ -66,16 +66,10 @@ def pull_part(
 @njit(cache=True, nogil=True, parallel=True)
 def pull_shared(
     threads: int,
-    parts: NDArray[np.int64],  # (parts + 1,)                     in
+    parts: NDArray[np.int64],
     abreast: int,
-    indptr: NDArray[np.int64],  # maps …                          in
-    recurrent_end: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    weights: NDArray[np.floating],
-    map_indptr: NDArray[np.int64],  # partials …
-    map_components: NDArray[np.int32],
-    state_rows: NDArray[np.int32],
-    state_columns: NDArray[np.int32],  # … to here
+    maps: Maps,
+    partials: Partials,
     sources: NDArray[np.floating],
     d_pre: NDArray[np.floating],
     adjoint: NDArray[np.floating],
@@ -85,8 +79,6 @@ def pull_shared(
     """Run `pull_part` on all parts, a thread on some of them each; otherwise its arguments."""
     count = parts.size - 1
     for i in prange(threads):
-        maps = Maps(indptr, recurrent_end, indices, weights)
-        partials = Partials(map_indptr, map_components, state_rows, state_columns)
         for part in range(count * i // threads, count * (i + 1) // threads):
             pull_part(
                 part, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before[part], grad
@@ -113,41 +105,33 @@ def pull_parts(
                 part, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before[part], grad
             )
     else:
-        m, p = maps, partials
         pull_shared(
-            threads, parts, abreast, m.indptr, m.recurrent_end, m.indices, m.weights,
-            p.map_indptr, p.map_components, p.state_rows, p.state_columns, sources, d_pre, adjoint,
-            h_before, grad,
-        )  # fmt: skip
+            threads, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before, grad
+        )
 
 
 @njit(cache=True, nogil=True)
 def unroll(
-    abreast: int,
-    parts: NDArray[np.int64],  # (parts + 1,)  in
-    threads: int | None,
-    maps: Maps,  # in
+    learner: Learner,  # in; grad in/out
     partials: Partials,  # in
+    abreast: int,
     steps: Steps,  # in
     history: History,  # in, empty on return
-    grad: NDArray[np.floating],  # (weights,)  in/out
 ) -> None:
     """Go back through the steps held and add their gradient."""
-    maps, partials, steps, history = (
-        borrow(maps), borrow(partials), borrow(steps), borrow(history),
-    )  # fmt: skip
+    learner, partials, steps, history = borrow((learner, partials, steps, history))
     adjoint, before = history.adjoint[0], history.adjoint[1]
     batch = steps.resets.shape[1]
     adjoint[:] = 0
     for t in range(history.filled[0] - 1, -1, -1):
         add_to(steps.state_grad[t].ravel(), adjoint.ravel())
         pull_parts(
-            threads, parts, abreast, maps, partials, steps.sources[t], steps.d_pre[t], adjoint,
-            history.h_before, grad,
+            learner.threads, learner.parts, abreast, learner.maps, partials, steps.sources[t],
+            steps.d_pre[t], adjoint, history.h_before, learner.grad,
         )  # fmt: skip
         for g in range(adjoint.shape[0]):
             pull_states(partials, steps.d_state[t, g], adjoint[g], before[g])
-            for part in range(parts.size - 1):
+            for part in range(learner.parts.size - 1):
                 add_to(history.h_before[part, g], before[g, 0])
         adjoint, before = before, adjoint
         for place in range(adjoint.shape[0] * abreast):
@@ -177,47 +161,23 @@ def run_bptt(
     history: History,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
-    learner = borrow(learner)
-    chunk = borrow(chunk)
-    streams = borrow(streams)
-    partials = borrow(partials)
-    steps = borrow(steps)
-    history = borrow(history)
+    learner, partials, chunk, streams, steps, history = borrow(
+        (learner, partials, chunk, streams, steps, history)
+    )
     for t in range(chunk.first, chunk.xs.shape[0]):
         if t == chunk.pause:
             return t, FINE, 0
         k = history.filled[0]
-        fault, b = observe(
-            update,
-            learner.maps,
-            learner.parts,
-            learner.threads,
-            learner.readout,
-            learner.loss,
-            chunk,
-            t,
-            streams,
-            steps,
-            k,
-        )
+        fault, b = observe(update, learner, chunk, t, streams, steps, k)
         if fault != FINE:
             return t, fault, b
         last = k + 1 == steps.sources.shape[0]
         if last:
             copy(learner.readout_grad_flat, learner.readout_kept)
-        signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[k])
+        signal(learner, chunk, t, streams, steps.state_grad[k])
         history.filled[0] = k + 1
         if last:
-            unroll(
-                streams.abreast,
-                learner.parts,
-                learner.threads,
-                learner.maps,
-                partials,
-                steps,
-                history,
-                learner.grad,
-            )
+            unroll(learner, partials, streams.abreast, steps, history)
         if not finish(learner, streams):
             copy(learner.readout_kept, learner.readout_grad_flat)
             history.filled[0] = k

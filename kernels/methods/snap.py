@@ -86,14 +86,9 @@ def run_snap(
     numbers: Numbers,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
-    learner = borrow(learner)
-    chunk = borrow(chunk)
-    streams = borrow(streams)
-    steps = borrow(steps)
-    partials = borrow(partials)
-    dynamics = borrow(dynamics)
-    program = borrow(program)
-    numbers = borrow(numbers)
+    learner, partials, dynamics, chunk, streams, steps, program, numbers = borrow(
+        (learner, partials, dynamics, chunk, streams, steps, program, numbers)
+    )
     maps = learner.maps
     for t in range(chunk.first, chunk.xs.shape[0]):
         if t == chunk.pause:
@@ -101,22 +96,10 @@ def run_snap(
         b = grown_stream(streams, chunk.resets[t], numbers.influence)
         if b >= 0:
             return t, GROWN, b
-        fault, b = observe(
-            update,
-            learner.maps,
-            learner.parts,
-            learner.threads,
-            learner.readout,
-            learner.loss,
-            chunk,
-            t,
-            streams,
-            steps,
-            np.int64(0),
-        )
+        fault, b = observe(update, learner, chunk, t, streams, steps, np.int64(0))
         if fault != FINE:
             return t, fault, b
-        signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[0])
+        signal(learner, chunk, t, streams, steps.state_grad[0])
         for b in range(numbers.influence.shape[0]):
             d_state, d_pre = steps.d_state[0, b], steps.d_pre[0, b]
             if steps.resets[0, b]:

@@ -188,39 +188,18 @@ def trace_part(
 @njit(cache=True, nogil=True, parallel=True)
 def trace_shared(
     threads: int,
-    parts: NDArray[np.int64],  # (parts + 1,)                   in
+    parts: NDArray[np.int64],
     abreast: int,
     held: int | np.int64,
-    indptr: NDArray[np.int64],  # maps …                        in
-    recurrent_end: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    weights: NDArray[np.floating],
-    map_indptr: NDArray[np.int64],  # partials …
-    map_components: NDArray[np.int32],
-    state_rows: NDArray[np.int32],
-    state_columns: NDArray[np.int32],
-    sources: NDArray[np.floating],  # steps …
-    gathered: NDArray[np.floating],
-    d_state: NDArray[np.floating],
-    d_pre: NDArray[np.floating],
-    state_grad: NDArray[np.floating],
-    resets: NDArray[np.bool_],
-    own_weight: NDArray[np.int32],  # traces …
-    drops_h: NDArray[np.bool_],
-    starts: NDArray[np.int64],
-    all_traces: NDArray[np.floating],  #                        in/out
-    blocks: NDArray[np.floating],
-    old: NDArray[np.floating],
-    sweeps: NDArray[np.int64],  # … to here
-    grad: NDArray[np.floating],  # (weights,)                   in/out
+    maps: Maps,
+    partials: Partials,
+    steps: Steps,
+    traces: Traces,
+    grad: NDArray[np.floating],
 ) -> None:
     """Run `trace_part` on all parts, a thread on some of them each; otherwise its arguments."""
     count = parts.size - 1
     for i in prange(threads):
-        maps = Maps(indptr, recurrent_end, indices, weights)
-        partials = Partials(map_indptr, map_components, state_rows, state_columns)
-        steps = Steps(sources, gathered, d_state, d_pre, state_grad, resets)
-        traces = Traces(own_weight, drops_h, starts, all_traces, blocks, old, sweeps)
         for part in range(count * i // threads, count * (i + 1) // threads):
             trace_part(part, parts, abreast, held, maps, partials, steps, traces, grad)
 
@@ -242,13 +221,7 @@ def trace_parts(
         for part in range(parts.size - 1):
             trace_part(part, parts, abreast, held, maps, partials, steps, traces, grad)
     else:
-        m, p, s, t = maps, partials, steps, traces
-        trace_shared(
-            threads, parts, abreast, held, m.indptr, m.recurrent_end, m.indices, m.weights,
-            p.map_indptr, p.map_components, p.state_rows, p.state_columns, s.sources, s.gathered,
-            s.d_state, s.d_pre, s.state_grad, s.resets, t.own_weight, t.drops_h, t.starts, t.traces,
-            t.blocks, t.old, t.sweeps, grad,
-        )  # fmt: skip
+        trace_shared(threads, parts, abreast, held, maps, partials, steps, traces, grad)
 
 
 @njit(cache=True, nogil=True)
@@ -262,12 +235,9 @@ def run_traces(
     traces: Traces,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
-    learner = borrow(learner)
-    partials = borrow(partials)
-    chunk = borrow(chunk)
-    streams = borrow(streams)
-    steps = borrow(steps)
-    traces = borrow(traces)
+    learner, partials, chunk, streams, steps, traces = borrow(
+        (learner, partials, chunk, streams, steps, traces)
+    )
     held = np.int64(0)  # a plain 0 has a type of its own, for which all would be compiled again
     for t in range(chunk.first, chunk.xs.shape[0]):
         if held == 0 and t >= chunk.pause:
@@ -275,21 +245,9 @@ def run_traces(
         b = grown_stream(streams, chunk.resets[t], traces.traces)
         fault = GROWN if b >= 0 else FINE
         if fault == FINE:
-            fault, b = observe(
-                update,
-                learner.maps,
-                learner.parts,
-                learner.threads,
-                learner.readout,
-                learner.loss,
-                chunk,
-                t,
-                streams,
-                steps,
-                held,
-            )
+            fault, b = observe(update, learner, chunk, t, streams, steps, held)
         if fault == FINE:
-            signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[held])
+            signal(learner, chunk, t, streams, steps.state_grad[held])
             held += 1
         due = update_due(learner, streams)
         if held == HELD or due or t + 1 == chunk.xs.shape[0] or fault != FINE:

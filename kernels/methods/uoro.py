@@ -104,21 +104,19 @@ def push_stream(
     b: int,
     maps: Maps,  # in
     partials: Partials,  # in
-    d_state: NDArray[np.floating],  # (1, B, C, C, units)      in
-    d_pre: NDArray[np.floating],  # (1, B, C, maps, units)     in
-    resets: NDArray[np.bool_],  # (1, B)                       in
-    left: NDArray[np.floating],  # (C, units)                  in   s̃
-    right: NDArray[np.floating],  # (weights,)                 in   θ̃
-    pushed: NDArray[np.floating],  # (C, units)                out  D s̃
-    squares: NDArray[np.float64],  # (2,)                      out  ‖θ̃‖², ‖D s̃‖²
+    steps: Steps,  # in
+    estimate: RankOne,  # in; pushed and squares out   D s̃; ‖θ̃‖², ‖D s̃‖²
 ) -> None:
     """Form D s̃ of stream b, and the norms that say whether its estimate still fits the numbers."""
-    if resets[0, b]:  # from 0: what it held goes once no stream is refused
+    pushed, squares = estimate.pushed[b], estimate.squares[b]
+    if steps.resets[0, b]:  # from 0: what it held goes once no stream is refused
         pushed[:] = 0
         squares[:] = 0
         return
-    push_forward(maps, partials, d_state[0, b], d_pre[0, b], left, pushed)
-    squares[0], squares[1] = squared_norm(right), squared_norm(pushed.ravel())
+    push_forward(
+        maps, partials, steps.d_state[0, b], steps.d_pre[0, b], estimate.left[b], pushed
+    )  # fmt: skip
+    squares[0], squares[1] = squared_norm(estimate.right[b]), squared_norm(pushed.ravel())
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -170,31 +168,16 @@ def add_rank_one(
 @njit(cache=True, nogil=True, parallel=True)
 def push_shared(
     threads: int,
-    indptr: NDArray[np.int64],  # maps …                   in
-    recurrent_end: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    weights: NDArray[np.floating],
-    map_indptr: NDArray[np.int64],  # partials …
-    map_components: NDArray[np.int32],
-    state_rows: NDArray[np.int32],
-    state_columns: NDArray[np.int32],
-    d_state: NDArray[np.floating],  # steps …
-    d_pre: NDArray[np.floating],
-    resets: NDArray[np.bool_],
-    left: NDArray[np.floating],  # estimate …
-    right: NDArray[np.floating],
-    pushed: NDArray[np.floating],  #                       out
-    squares: NDArray[np.float64],  #                       out
+    maps: Maps,
+    partials: Partials,
+    steps: Steps,
+    estimate: RankOne,
 ) -> None:
     """Run `push_stream` on all streams, a thread on some of them each."""
-    batch = right.shape[0]
+    batch = estimate.right.shape[0]
     for i in prange(threads):
-        maps = Maps(indptr, recurrent_end, indices, weights)
-        partials = Partials(map_indptr, map_components, state_rows, state_columns)
         for b in range(batch * i // threads, batch * (i + 1) // threads):
-            push_stream(
-                b, maps, partials, d_state, d_pre, resets, left[b], right[b], pushed[b], squares[b]
-            )
+            push_stream(b, maps, partials, steps, estimate)
 
 
 @njit(cache=True, nogil=True)
@@ -206,22 +189,15 @@ def push_streams(
     estimate: RankOne,  # in; pushed and squares out
 ) -> int:
     """Push the estimate of every stream; return the first that outgrew the numbers, or -1."""
-    m, p, s, e = maps, partials, steps, estimate
     if threads is None:
-        for b in range(e.right.shape[0]):
-            push_stream(
-                b, m, p, s.d_state, s.d_pre, s.resets, e.left[b], e.right[b], e.pushed[b],
-                e.squares[b],
-            )  # fmt: skip
+        for b in range(estimate.right.shape[0]):
+            push_stream(b, maps, partials, steps, estimate)
     else:
-        push_shared(
-            threads, m.indptr, m.recurrent_end, m.indices, m.weights, p.map_indptr,
-            p.map_components, p.state_rows, p.state_columns, s.d_state, s.d_pre, s.resets,
-            e.left, e.right, e.pushed, e.squares,
-        )  # fmt: skip
-    limit = 1e36 if e.right.itemsize == 4 else 1e300  # squares: see `convert.outgrown`
-    for b in range(e.squares.shape[0]):
-        if not (e.squares[b, 0] <= limit and e.squares[b, 1] <= limit):
+        push_shared(threads, maps, partials, steps, estimate)
+    limit = 1e36 if estimate.right.itemsize == 4 else 1e300  # squares: see `convert.outgrown`
+    for b in range(estimate.squares.shape[0]):
+        squares = estimate.squares[b]
+        if not (squares[0] <= limit and squares[1] <= limit):
             return b
     return -1
 
@@ -229,41 +205,20 @@ def push_streams(
 @njit(cache=True, nogil=True, parallel=True)
 def rank_one_shared(
     threads: int,
-    indptr: NDArray[np.int64],  # maps …                   in
-    recurrent_end: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    weights: NDArray[np.floating],
-    map_indptr: NDArray[np.int64],  # partials …
-    map_components: NDArray[np.int32],
-    state_rows: NDArray[np.int32],
-    state_columns: NDArray[np.int32],
-    sources: NDArray[np.floating],  # steps …
-    gathered: NDArray[np.floating],
-    d_state: NDArray[np.floating],
-    d_pre: NDArray[np.floating],
-    state_grad: NDArray[np.floating],
-    resets: NDArray[np.bool_],
-    left: NDArray[np.floating],  # estimate …              in/out
-    right: NDArray[np.floating],
-    random: NDArray[np.uint64],
-    pushed: NDArray[np.floating],
-    squares: NDArray[np.float64],
-    signs: NDArray[np.floating],
-    drawn: NDArray[np.floating],
-    along: NDArray[np.floating],  # … to here
-    grad: NDArray[np.floating],  # (weights,)              in/out
+    maps: Maps,
+    partials: Partials,
+    steps: Steps,
+    estimate: RankOne,
+    grad: NDArray[np.floating],
 ) -> None:
     """Do as `rank_one_step`: a thread takes some of the streams, then some of the weights."""
-    batch, count = right.shape
+    batch, count = estimate.right.shape
     for i in prange(threads):
-        maps = Maps(indptr, recurrent_end, indices, weights)
-        partials = Partials(map_indptr, map_components, state_rows, state_columns)
-        steps = Steps(sources, gathered, d_state, d_pre, state_grad, resets)
-        estimate = RankOne(left, right, random, pushed, squares, signs, drawn, along)
         for b in range(batch * i // threads, batch * (i + 1) // threads):
             follow_stream(b, i, maps, partials, steps, estimate)
     for i in prange(threads):
-        add_rank_one(count * i // threads, count * (i + 1) // threads, right, along, grad)
+        first, last = count * i // threads, count * (i + 1) // threads
+        add_rank_one(first, last, estimate.right, estimate.along, grad)
 
 
 @njit(cache=True, nogil=True)
@@ -281,13 +236,7 @@ def rank_one_step(
             follow_stream(b, 0, maps, partials, steps, estimate)
         add_rank_one(0, estimate.right.shape[1], estimate.right, estimate.along, grad)
     else:
-        m, p, s, e = maps, partials, steps, estimate
-        rank_one_shared(
-            threads, m.indptr, m.recurrent_end, m.indices, m.weights, p.map_indptr,
-            p.map_components, p.state_rows, p.state_columns, s.sources, s.gathered, s.d_state,
-            s.d_pre, s.state_grad, s.resets, e.left, e.right, e.random, e.pushed, e.squares,
-            e.signs, e.drawn, e.along, grad,
-        )  # fmt: skip
+        rank_one_shared(threads, maps, partials, steps, estimate, grad)
 
 
 @njit(cache=True, nogil=True)
@@ -301,34 +250,19 @@ def run_uoro(
     estimate: RankOne,
 ) -> tuple[int, int, int]:
     """Run a chunk; return the steps done, what stopped it, and at which stream."""
-    learner = borrow(learner)
-    chunk = borrow(chunk)
-    streams = borrow(streams)
-    steps = borrow(steps)
-    partials = borrow(partials)
-    estimate = borrow(estimate)
+    learner, partials, chunk, streams, steps, estimate = borrow(
+        (learner, partials, chunk, streams, steps, estimate)
+    )
     for t in range(chunk.first, chunk.xs.shape[0]):
         if t == chunk.pause:
             return t, FINE, 0
-        fault, b = observe(
-            update,
-            learner.maps,
-            learner.parts,
-            learner.threads,
-            learner.readout,
-            learner.loss,
-            chunk,
-            t,
-            streams,
-            steps,
-            np.int64(0),
-        )
+        fault, b = observe(update, learner, chunk, t, streams, steps, np.int64(0))
         if fault != FINE:
             return t, fault, b
         b = push_streams(learner.threads, learner.maps, partials, steps, estimate)
         if b >= 0:
             return t, GROWN, b
-        signal(learner.readout, learner.readout_grad, chunk, t, streams, steps.state_grad[0])
+        signal(learner, chunk, t, streams, steps.state_grad[0])
         rank_one_step(learner.threads, learner.maps, partials, steps, estimate, learner.grad)
         if not finish(learner, streams):
             return lost(streams, t)

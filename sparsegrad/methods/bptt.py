@@ -90,16 +90,8 @@ class HistoryEngine:
 
     def flush(self, learner: Learner) -> None:
         """Add the gradient of the steps that are still held back."""
-        unroll(
-            self.layout.abreast,
-            learner.parts,
-            learner.threads,
-            learner.maps,
-            self.cell.kind.partials,
-            self.steps,
-            self.history,
-            learner.grad,
-        )
+        partials = self.cell.kind.partials
+        unroll(learner, partials, self.layout.abreast, self.steps, self.history)
 
     def fresh(self) -> "HistoryEngine":
         """Return an engine for the same cell at the start of its sequences."""
