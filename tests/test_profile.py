@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sparsegrad.cells.structure import structure
 from sparsegrad.influence.influence import Influence
-from sparsegrad.influence.program import lower
+from sparsegrad.influence.lowering import lower
 from sparsegrad.profiling import cost_model as prediction
 from sparsegrad.profiling import profile as profiling
 from sparsegrad.profiling import timing

@@ -1,8 +1,20 @@
-"""At the boundary: J between its panels and a plain CSR by weight; a look at the caller's data."""
+"""At the boundary: J between its panels and a plain CSR by weight."""
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from .tables import (
+    COUNT_REACHED,
+    FIRST_COLUMN,
+    FIRST_MEMBER,
+    FIRST_REACHED,
+    INSET,
+    OFFSET,
+    PANEL_ROW,
+    STRIDE,
+    WIDTH,
+)
 
 
 @njit(cache=True, nogil=True)
@@ -17,12 +29,13 @@ def panels_to_csr(
 ) -> None:
     """Gather the entries of J, weight by weight."""
     for p in range(panels.shape[0] - 1):
-        stride = panels[p, 3]
-        for k in range(panels[p, 7], panels[p + 1, 7]):
-            column, width, first = members[k, 0], members[k, 1], members[k, 2]
-            offset = panels[p, 0] + members[k, 4]
-            for r in range(members[k, 3]):
-                row = offset + reached[first + r, 1] * stride
+        stride = panels[p, STRIDE]
+        for k in range(panels[p, FIRST_MEMBER], panels[p + 1, FIRST_MEMBER]):
+            column, width = members[k, FIRST_COLUMN], members[k, WIDTH]
+            first = members[k, FIRST_REACHED]
+            offset = panels[p, OFFSET] + members[k, INSET]
+            for r in range(members[k, COUNT_REACHED]):
+                row = offset + reached[first + r, PANEL_ROW] * stride
                 for c in range(width):
                     data[reach_indptr[columns[column + c]] + r] = influence[row + c]
 
@@ -39,12 +52,13 @@ def csr_to_panels(
 ) -> None:
     """Scatter the entries of J into its panels."""
     for p in range(panels.shape[0] - 1):
-        stride = panels[p, 3]
-        for k in range(panels[p, 7], panels[p + 1, 7]):
-            column, width, first = members[k, 0], members[k, 1], members[k, 2]
-            offset = panels[p, 0] + members[k, 4]
-            for r in range(members[k, 3]):
-                row = offset + reached[first + r, 1] * stride
+        stride = panels[p, STRIDE]
+        for k in range(panels[p, FIRST_MEMBER], panels[p + 1, FIRST_MEMBER]):
+            column, width = members[k, FIRST_COLUMN], members[k, WIDTH]
+            first = members[k, FIRST_REACHED]
+            offset = panels[p, OFFSET] + members[k, INSET]
+            for r in range(members[k, COUNT_REACHED]):
+                row = offset + reached[first + r, PANEL_ROW] * stride
                 for c in range(width):
                     influence[row + c] = data[reach_indptr[columns[column + c]] + r]
 
@@ -71,29 +85,3 @@ def spread_entries(
                 return row
             data[place] = some_data[e]
     return -1
-
-
-@njit(cache=True, nogil=True)
-def all_finite(
-    data: NDArray[np.floating],  # (n,)  in
-) -> bool:
-    """Return whether no element is NaN or infinite."""
-    bad = 0
-    for i in range(data.size):  # no early exit: a loop that always ends the same is vectorised
-        bad += not np.isfinite(data[i])
-    return bad == 0
-
-
-@njit(cache=True, nogil=True)
-def outgrown(
-    data: NDArray[np.floating],  # (n,)  in
-) -> bool:
-    """Return whether a number is beyond the square root of the largest, 1e18 or 1e150, or NaN.
-
-    The product of two numbers below does not overflow.
-    """
-    limit = data.dtype.type(1e18 if data.itemsize == 4 else 1e150)
-    grown = 0
-    for i in range(data.size):  # no early exit, as above
-        grown += not abs(data[i]) <= limit
-    return grown > 0

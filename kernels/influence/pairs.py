@@ -1,6 +1,6 @@
 """Symbolic phase: the rows of a panel in pairs, and the entries that the numeric phase replays.
 
-Rows go two at a time, longest first; a pair has a list of entries, two numbers each, first the
+Rows go two at a time, longest first; a pair a, b has a list of entries, two numbers each, first the
 sources that both rows have, then those of each:
 
     (position of a's value in D's data) << 32 | row of its source in the panel
@@ -18,7 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.decorators import from_kernels, from_python
+from .lower import DYNAMICS_PLACE, SOURCE_ROW
+from .tables import OWN, PAIRS, POSITION, SHARED
 
+A, B = range(2)
+"""The rows of a pair, and the sources of each in an entry."""
 WINDOW = 64
 """Rows that are looked at for one that shares the most sources."""
 DETOUR = 30
@@ -67,7 +71,7 @@ def pair_rows(
     owner: NDArray[np.int32],  # (rows,)                   in
     pair_indptr: NDArray[np.int64],  # (groups + 1,)       in, an odd row makes a pair with itself
     pairs: NDArray[np.int64],  # (pairs, 2)                out, rows of the blocks
-    lengths: NDArray[np.int64],  # (pairs, 2)              out, shared and own entries
+    lists: NDArray[np.int64],  # (pairs, 3)                out, a segment of one pair each
     used: NDArray[np.bool_],  # (rows,)                    scratch, False on entry
     marks: NDArray[np.int64],  # (most rows of a block,)  scratch, -1 on entry
 ) -> None:
@@ -84,7 +88,7 @@ def pair_rows(
             may_share = count * v >= 2 * DETOUR
             if may_share:
                 for e in range(source_indptr[a], source_indptr[a + 1]):
-                    marks[sources[e, 0]] = a
+                    marks[sources[e, SOURCE_ROW]] = a
             best, seen = -1, 0
             least: Any = 0
             most_shared: Any = 0
@@ -97,7 +101,7 @@ def pair_rows(
                     shared = 0
                     if may_share and owner[a] == owner[b]:
                         for e in range(source_indptr[b], source_indptr[b + 1]):
-                            shared += marks[sources[e, 0]] == a
+                            shared += marks[sources[e, SOURCE_ROW]] == a
                     if shared * v < DETOUR:
                         shared = 0
                     # What is left to do counts too: a short partner leaves a long row behind.
@@ -108,15 +112,16 @@ def pair_rows(
                     if not may_share:
                         break  # rows come longest first: the next one is as good as any
                 j += 1
-            pairs[pair, 0] = a
-            pairs[pair, 1] = a
+            pairs[pair, A] = a
+            pairs[pair, B] = a
             if best >= 0:
                 used[best] = True
-                pairs[pair, 1] = rows[best]
+                pairs[pair, B] = rows[best]
             elif may_share:
                 most_shared = count
-            lengths[pair, 0] = most_shared
-            lengths[pair, 1] = count - most_shared
+            lists[pair, PAIRS] = 1
+            lists[pair, SHARED] = most_shared
+            lists[pair, OWN] = count - most_shared
             pair += 1
 
 
@@ -124,7 +129,7 @@ def pair_rows(
 def fill_entries(
     pair_indptr: NDArray[np.int64],  # (groups + 1,)      in
     pairs: NDArray[np.int64],  # (pairs, 2)               in
-    lengths: NDArray[np.int64],  # (pairs, 2)             in
+    lists: NDArray[np.int64],  # (pairs, 3)               in
     source_indptr: NDArray[np.int64],  # (rows + 1,)      in
     sources: NDArray[np.int32],  # (sources, 2)           in
     block_indptr: NDArray[np.int64],  # (blocks + 1,) in
@@ -139,48 +144,48 @@ def fill_entries(
     for g in range(len(pair_indptr) - 1):
         zeros = 2 * (pair_indptr[g + 1] - pair_indptr[g])
         for pair in range(pair_indptr[g], pair_indptr[g + 1]):
-            a, b = pairs[pair, 0], pairs[pair, 1]
-            shared, own = lengths[pair, 0], lengths[pair, 1]
+            a, b = pairs[pair, A], pairs[pair, B]
+            shared, own = lists[pair, SHARED], lists[pair, OWN]
             first_a, first_b = block_indptr[owner[a]], block_indptr[owner[b]]
             end = at + shared + own
             # marks: 2 · pair for a source of a, 2 · pair + 1 once b has it too
             if shared > 0:
                 for e in range(source_indptr[a], source_indptr[a + 1]):
-                    marks[sources[e, 0]] = 2 * pair
-                    positions[sources[e, 0]] = sources[e, 1]
+                    marks[sources[e, SOURCE_ROW]] = 2 * pair
+                    positions[sources[e, SOURCE_ROW]] = sources[e, DYNAMICS_PLACE]
             place = at + shared
             for e in range(source_indptr[b], source_indptr[b + 1]):
-                m = sources[e, 0]
+                m = sources[e, SOURCE_ROW]
                 if shared > 0 and marks[m] == 2 * pair:
                     marks[m] = 2 * pair + 1
-                    entries[at, 0] = _packed(positions[m], places[first_a + m])
-                    entries[at, 1] = _packed(sources[e, 1], places[first_b + m])
+                    entries[at, A] = _packed(positions[m], places[first_a + m])
+                    entries[at, B] = _packed(sources[e, DYNAMICS_PLACE], places[first_b + m])
                     at += 1
                 else:
-                    entries[place, 1] = _packed(sources[e, 1], places[first_b + m])
+                    entries[place, B] = _packed(sources[e, DYNAMICS_PLACE], places[first_b + m])
                     place += 1
             # A row's own first position beside the row of zeros: nothing foreign can spoil it.
             spare = _packed(_first_position(source_indptr, sources, b), zeros)
             for e in range(place, end):
-                entries[e, 1] = spare
+                entries[e, B] = spare
             place = end - own
             for e in range(source_indptr[a], source_indptr[a + 1]):
-                m = sources[e, 0]
+                m = sources[e, SOURCE_ROW]
                 if shared == 0 or marks[m] == 2 * pair:
-                    entries[place, 0] = _packed(sources[e, 1], places[first_a + m])
+                    entries[place, A] = _packed(sources[e, DYNAMICS_PLACE], places[first_a + m])
                     place += 1
             spare = _packed(_first_position(source_indptr, sources, a), zeros)
             for e in range(place, end):
-                entries[e, 0] = spare
+                entries[e, A] = spare
             at = end
 
 
 @from_kernels
 def _packed(position: int, place: int) -> np.int64:
-    return np.int64(position) << 32 | np.int64(place)
+    return np.int64(position) << POSITION | np.int64(place)
 
 
 @from_kernels
 def _first_position(source_indptr: NDArray[np.int64], sources: NDArray[np.int32], row: int) -> int:
     first = source_indptr[row]
-    return sources[first, 1] if first < source_indptr[row + 1] else 0
+    return sources[first, DYNAMICS_PLACE] if first < source_indptr[row + 1] else 0

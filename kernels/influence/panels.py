@@ -15,10 +15,11 @@ of weights, so a step is, panel by panel,
 J is read once and written once per step. Narrow panels of several supernodes go through together,
 as one with more rows. Rows follow each other in memory in the order of step 2 and a vector store
 may spill over the end of its row: what it spills on is written after it, or is the slack at the
-panel's end. Structure comes from `Influence.program`, which kernels/lower.py writes.
+panel's end. Structure comes from `Influence.program`, which `lower` writes.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -47,45 +48,90 @@ from ..vectors.simd import (
     value,
     zero,
 )
+from .tables import (
+    COUNT_REACHED,
+    END_SEGMENT,
+    ENTRY_FIELDS,
+    FIRST_COLUMN,
+    FIRST_ENTRY,
+    FIRST_MEMBER,
+    FIRST_REACHED,
+    FIRST_RUN,
+    FIRST_SEGMENT,
+    FIRST_VALUE,
+    INSET,
+    LENGTH,
+    MEMBER_FIELDS,
+    OFFSET,
+    OWN,
+    PAIRS,
+    PANEL_FIELDS,
+    PANEL_ROW,
+    PLACE,
+    POSITION,
+    REACHED_FIELDS,
+    ROWS,
+    RUN_FIELDS,
+    SEGMENT_FIELDS,
+    SHARED,
+    STEP,
+    STRIDE,
+    TARGET,
+    UNIT,
+    VECTORS,
+    WIDTH,
+)
 
 UPDATE = 1
 CONTRACT = 2
 COPY = 1
 MULTIPLY = 2
-LOW = 0xFFFFFFFF
 MOST_VECTORS = 10
 """Columns of a panel, in vectors of 16 float32."""
 ONE_PASS = 10 if WIDE else 3
 """Vectors of a row that are computed at once: two rows of them must stay in the registers."""
 
 
+class Panel(NamedTuple):
+    """Where a panel and its lists lie."""
+
+    rows: int
+    width: int  # of a row in scratch
+    first: int
+    last: int  # segments
+    entry: int  # the first of them
+    at: int  # place in J
+    ahead: int  # from there to the panel that is touched next
+    stride: int  # from row to row of J
+
+
 # Steps 1 and 2 for as many columns as `nothing` is wide.
 #
-# new[a] ← Σ_m D[a, m] old[m], new[b] likewise, for pairs of rows a, b (kernels/pairs.py has the
-# entries). V vectors need V + 3 loads where the rows share a source, 2 V + 3 for two of their own.
+# new[a] ← Σ_m D[a, m] old[m], new[b] likewise, for pairs of rows a, b (`pairs` has the entries).
+# V vectors need V + 3 loads where the rows share a source, 2 V + 3 for two of their own.
 @from_kernels
-def _columns(
-    nothing, do, rows, first, last, entry, at, ahead, stride, pitch, column, segments, entries,
-    dynamics, old, J,
-):  # fmt: skip
-    at += column
+def _columns(nothing, do, panel, column, segments, entries, dynamics, old, J):
+    rows, pitch, stride, ahead = panel.rows, panel.width, panel.stride, panel.ahead
+    at, entry = panel.at + column, panel.entry
     if do & COPY:
         for r in range(rows):
             store_bundle(old, r * pitch + column, load_bundle(J, at + r * stride, nothing))
         store_bundle(old, rows * pitch + column, nothing)
     if do & MULTIPLY:
-        for s in range(first, last):
+        for s in range(SEGMENT_FIELDS * panel.first, SEGMENT_FIELDS * panel.last, SEGMENT_FIELDS):
             pairs, shared, own = (
-                index(segments, 3 * s), index(segments, 3 * s + 1), index(segments, 3 * s + 2),
+                index(segments, s + PAIRS), index(segments, s + SHARED), index(segments, s + OWN),
             )  # fmt: skip
             if shared + own == 1:
                 # The commonest rows of a very sparse net, without loops over their one source.
-                for e in range(2 * entry, 2 * (entry + pairs), 2):
+                for e in range(ENTRY_FIELDS * entry, ENTRY_FIELDS * (entry + pairs), ENTRY_FIELDS):
                     i, j = index(entries, e), index(entries, e + 1)
-                    x = load_bundle(old, (i & LOW) * pitch + column, nothing)
-                    store_bundle(J, at, fma_bundle(splat(dynamics, i >> 32), x, nothing))
-                    y = load_bundle(old, (j & LOW) * pitch + column, nothing)
-                    store_bundle(J, at + stride, fma_bundle(splat(dynamics, j >> 32), y, nothing))
+                    x = load_bundle(old, (i & PLACE) * pitch + column, nothing)
+                    store_bundle(J, at, fma_bundle(splat(dynamics, i >> POSITION), x, nothing))
+                    y = load_bundle(old, (j & PLACE) * pitch + column, nothing)
+                    store_bundle(
+                        J, at + stride, fma_bundle(splat(dynamics, j >> POSITION), y, nothing)
+                    )
                     prefetch_bundle(J, at + ahead, nothing)
                     prefetch_bundle(J, at + stride + ahead, nothing)
                     at += 2 * stride
@@ -94,18 +140,18 @@ def _columns(
             for _ in range(pairs):
                 a = nothing
                 b = nothing
-                for e in range(2 * entry, 2 * (entry + shared), 2):
+                for e in range(ENTRY_FIELDS * entry, ENTRY_FIELDS * (entry + shared), ENTRY_FIELDS):
                     i, j = index(entries, e), index(entries, e + 1)
-                    x = load_bundle(old, (i & LOW) * pitch + column, nothing)
-                    a = fma_bundle(splat(dynamics, i >> 32), x, a)
-                    b = fma_bundle(splat(dynamics, j >> 32), x, b)
+                    x = load_bundle(old, (i & PLACE) * pitch + column, nothing)
+                    a = fma_bundle(splat(dynamics, i >> POSITION), x, a)
+                    b = fma_bundle(splat(dynamics, j >> POSITION), x, b)
                 entry += shared
-                for e in range(2 * entry, 2 * (entry + own), 2):
+                for e in range(ENTRY_FIELDS * entry, ENTRY_FIELDS * (entry + own), ENTRY_FIELDS):
                     i, j = index(entries, e), index(entries, e + 1)
-                    x = load_bundle(old, (i & LOW) * pitch + column, nothing)
-                    a = fma_bundle(splat(dynamics, i >> 32), x, a)
-                    y = load_bundle(old, (j & LOW) * pitch + column, nothing)
-                    b = fma_bundle(splat(dynamics, j >> 32), y, b)
+                    x = load_bundle(old, (i & PLACE) * pitch + column, nothing)
+                    a = fma_bundle(splat(dynamics, i >> POSITION), x, a)
+                    y = load_bundle(old, (j & PLACE) * pitch + column, nothing)
+                    b = fma_bundle(splat(dynamics, j >> POSITION), y, b)
                 entry += own
                 store_bundle(J, at, a)
                 store_bundle(J, at + stride, b)
@@ -117,11 +163,9 @@ def _columns(
 # Steps 1 and 2 of a panel, in one pass over its columns where they fit in the registers: one text,
 # compiled for every width.
 @into_caller
-def _multiply(
-    rows, width, first, last, entry, at, ahead, stride, segments, entries, dynamics, J, old
-):
+def _multiply(panel, segments, entries, dynamics, J, old):
     n = lanes(J)
-    vectors = width // n
+    vectors = panel.width // n
     passes = (vectors + ONE_PASS - 1) // ONE_PASS
     for stage in range(1 if passes == 1 else 2):  # all columns are copied before any is written
         do = COPY | MULTIPLY if passes == 1 else COPY if stage == 0 else MULTIPLY
@@ -130,10 +174,7 @@ def _multiply(
             # From right to left, so that what a row's last vector spills over is written after it.
             take = (right + left - 1) // left
             right -= take
-            work = (
-                do, rows, first, last, entry, at, ahead, stride, width, right * n, segments,
-                entries, dynamics, old, J,
-            )  # fmt: skip
+            work = do, panel, right * n, segments, entries, dynamics, old, J
             if take == 1:
                 _columns(bundle(J, 1), *work)
             elif take == 2:
@@ -158,9 +199,9 @@ def _multiply(
 @into_caller
 def _add_immediate(first, last, runs, immediate, J):
     n = lanes(J)
-    for run in range(4 * first, 4 * last, 4):
-        v, step = index(runs, run), index(runs, run + 1)
-        target, length = index(runs, run + 2), index(runs, run + 3)
+    for run in range(RUN_FIELDS * first, RUN_FIELDS * last, RUN_FIELDS):
+        v, step = index(runs, run + FIRST_VALUE), index(runs, run + STEP)
+        target, length = index(runs, run + TARGET), index(runs, run + LENGTH)
         if v < 0:  # not in the reach of these weights: the product does not count
             for c in range(0, length, n):
                 store_part(J, target + c, length - c, zero(J))
@@ -181,15 +222,16 @@ def _weighted_rows(nothing, first, count, at, stride, reached, state_grad, J, su
     at += column
     a = nothing
     b = nothing
-    for r in range(2 * first, 2 * (first + count - 1), 4):
-        x = load_bundle(J, at + index(reached, r + 1) * stride, nothing)
-        a = fma_bundle(splat(state_grad, index(reached, r)), x, a)
-        y = load_bundle(J, at + index(reached, r + 3) * stride, nothing)
-        b = fma_bundle(splat(state_grad, index(reached, r + 2)), y, b)
+    last = REACHED_FIELDS * (first + count - 1)
+    for r in range(REACHED_FIELDS * first, last, 2 * REACHED_FIELDS):
+        x = load_bundle(J, at + index(reached, r + PANEL_ROW) * stride, nothing)
+        a = fma_bundle(splat(state_grad, index(reached, r + UNIT)), x, a)
+        s = r + REACHED_FIELDS
+        y = load_bundle(J, at + index(reached, s + PANEL_ROW) * stride, nothing)
+        b = fma_bundle(splat(state_grad, index(reached, s + UNIT)), y, b)
     if count % 2:
-        r = 2 * (first + count - 1)
-        x = load_bundle(J, at + index(reached, r + 1) * stride, nothing)
-        a = fma_bundle(splat(state_grad, index(reached, r)), x, a)
+        x = load_bundle(J, at + index(reached, last + PANEL_ROW) * stride, nothing)
+        a = fma_bundle(splat(state_grad, index(reached, last + UNIT)), x, a)
     store_bundle(sums, column, add_bundles(a, b))
 
 
@@ -197,11 +239,11 @@ def _weighted_rows(nothing, first, count, at, stride, reached, state_grad, J, su
 @into_caller
 def _contract(first, last, b, at, stride, members, reached, columns, state_grad, J, grad, sums):
     n = lanes(J)
-    for k in range(5 * first, 5 * last, 5):
-        column, width = index(members, k), index(members, k + 1)
+    for k in range(MEMBER_FIELDS * first, MEMBER_FIELDS * last, MEMBER_FIELDS):
+        column, width = index(members, k + FIRST_COLUMN), index(members, k + WIDTH)
         rows = (
-            index(members, k + 2), index(members, k + 3), at + index(members, k + 4), stride,
-            reached, state_grad, J, sums,
+            index(members, k + FIRST_REACHED), index(members, k + COUNT_REACHED),
+            at + index(members, k + INSET), stride, reached, state_grad, J, sums,
         )  # fmt: skip
         c = 0
         while c < width:
@@ -265,22 +307,28 @@ def panels_range(
             # From this panel to the next one to be touched.
             ahead = size
             if b == batch - 1:
-                ahead = panels[p + 1, 0] - panels[p, 0] - b * size
-            J, here = pointer(influence, b * size), 9 * p
-            at, rows = index(a_panels, here), index(a_panels, here + 1)
-            width, stride = SLACK * index(a_panels, here + 2), index(a_panels, here + 3)
+                ahead = panels[p + 1, OFFSET] - panels[p, OFFSET] - b * size
+            J, here, then = pointer(influence, b * size), PANEL_FIELDS * p, PANEL_FIELDS * (p + 1)
+            at, stride = index(a_panels, here + OFFSET), index(a_panels, here + STRIDE)
             if mode & UPDATE:
-                first, last = index(a_panels, here + 4), index(a_panels, here + 5)
-                entry, dynamics = index(a_panels, here + 6), pointer(dynamics_data, b * D_size)
-                _multiply(
-                    rows, width, first, last, entry, at, ahead, stride, a_segments, a_entries,
-                    dynamics, J, a_scratch,
-                )  # fmt: skip
-                first, last = index(a_panels, here + 8), index(a_panels, here + 17)
+                panel = Panel(
+                    rows=index(a_panels, here + ROWS),
+                    width=SLACK * index(a_panels, here + VECTORS),
+                    first=index(a_panels, here + FIRST_SEGMENT),
+                    last=index(a_panels, here + END_SEGMENT),
+                    entry=index(a_panels, here + FIRST_ENTRY),
+                    at=at,
+                    ahead=ahead,
+                    stride=stride,
+                )
+                dynamics = pointer(dynamics_data, b * D_size)
+                _multiply(panel, a_segments, a_entries, dynamics, J, a_scratch)
+                first, last = index(a_panels, here + FIRST_RUN), index(a_panels, then + FIRST_RUN)
                 immediate = pointer(immediate_data, b * I_size)
                 _add_immediate(first, last, a_runs, immediate, J)
             if mode & CONTRACT:
-                first, last = index(a_panels, here + 7), index(a_panels, here + 16)
+                first = index(a_panels, here + FIRST_MEMBER)
+                last = index(a_panels, then + FIRST_MEMBER)
                 delta = pointer(state_grad, b * state_grad.shape[1])
                 _contract(
                     first, last, b, at, stride, a_members, a_reached, a_columns, delta, J, a_grad,

@@ -15,7 +15,7 @@ from ..cells.maps import Maps, apply_rows
 from ..cells.wide import apply_rows_wide
 from ..compiler.borrow import borrow
 from ..compiler.decorators import into_caller
-from ..influence.convert import all_finite, outgrown
+from ..vectors.finite import all_finite, outgrown
 from .optimizers import Optimizer, apply_gradient
 from .readouts import CROSS_ENTROPY, Readout, loss_and_error, readout_gradient, readout_outputs
 

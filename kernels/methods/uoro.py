@@ -194,7 +194,7 @@ def push_streams(
             push_stream(b, maps, partials, steps, estimate)
     else:
         push_shared(threads, maps, partials, steps, estimate)
-    limit = 1e36 if estimate.right.itemsize == 4 else 1e300  # squares: see `convert.outgrown`
+    limit = 1e36 if estimate.right.itemsize == 4 else 1e300  # squares: see `finite.outgrown`
     for b in range(estimate.squares.shape[0]):
         squares = estimate.squares[b]
         if not (squares[0] <= limit and squares[1] <= limit):

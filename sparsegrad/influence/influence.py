@@ -8,14 +8,12 @@ import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparsegrad.influence.program import Program, aligned_zeros, cut_work, lower
+from sparsegrad.influence.lowering import lower
+from sparsegrad.influence.program import Program, aligned_zeros, cut_work
 from sparsegrad.kernels.compiler.pointers import pointer_to
-from sparsegrad.kernels.influence.convert import (
-    all_finite,
-    csr_to_panels,
-    panels_to_csr,
-)
+from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
+from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.symbolic.search import values_on
 from sparsegrad.system.checks import behaved, integer, plain, threads_wanted

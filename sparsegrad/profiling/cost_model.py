@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.influence.influence import Influence
-from sparsegrad.influence.program import lower
+from sparsegrad.influence.lowering import lower
+from sparsegrad.kernels.influence import tables
 from sparsegrad.kernels.vectors.simd import SLACK
 from sparsegrad.profiling.roofline import VECTOR_BYTES, Roofline
 from sparsegrad.profiling.timing import time_update
@@ -131,18 +132,21 @@ class CostModel:
         """Count what has a price, in the order of `COUNTED`."""
         program = lower(pattern)
         panels, segments = program.panels[:-1], program.segments
-        rows, vectors = panels[:, 1], panels[:, 2] * SLACK // self._lanes
-        each = np.cumsum(segments[:, :1] * segments[:, 1:], axis=0)
+        rows, vectors = panels[:, tables.ROWS], panels[:, tables.VECTORS] * SLACK // self._lanes
+        first, end = panels[:, tables.FIRST_SEGMENT], panels[:, tables.END_SEGMENT]
+        each = np.cumsum(
+            segments[:, [tables.PAIRS]] * segments[:, [tables.SHARED, tables.OWN]], axis=0
+        )
         each = np.concatenate([np.zeros((1, 2), np.int64), each])
-        shared, own = (each[panels[:, 5]] - each[panels[:, 4]]).T
+        shared, own = (each[end] - each[first]).T
         far = np.digitize(rows * vectors * VECTOR_BYTES, FAR, right=True)
         loads = shared * (vectors + 3), own * (2 * vectors + 3)
         entries = pattern.immediate_indices.size
-        in_vectors = program.runs[program.runs[:, 1] == 1, 3].sum()
+        in_vectors = program.runs[program.runs[:, tables.STEP] == 1, tables.LENGTH].sum()
         held = batch * program.size * self.roofline.dtype.itemsize
         counts = [
             entries + pattern.dynamics_indices.size, in_vectors, entries - in_vectors, len(panels),
-            (panels[:, 5] - panels[:, 4]).sum(), rows.sum(), rows @ vectors,
+            (end - first).sum(), rows.sum(), rows @ vectors,
             *(some[far == step].sum() for step in range(len(FAR) + 1) for some in loads),
         ]  # fmt: skip
         moving = 2 * held / self.roofline.bandwidth(held)

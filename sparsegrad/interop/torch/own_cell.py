@@ -24,7 +24,7 @@ from sparsegrad.interop.torch.colouring import as_pattern, colour_rows
 from sparsegrad.interop.torch.graph import FLOATS, Root, require_cpu
 from sparsegrad.interop.torch.probing import Patterns, all_masks, check_patterns, probe
 from sparsegrad.interop.window import Window
-from sparsegrad.kernels.influence.convert import all_finite
+from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 
 __all__ = ["Patterns", "SnApModule", "probe"]

@@ -1,0 +1,317 @@
+"""Lower a pattern to the tables that the panel kernels replay."""
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegrad.influence.program import Program
+from sparsegrad.kernels.influence.lower import (
+    OPEN_FIELDS,
+    SOURCE_FIELDS,
+    find_runs,
+    list_sources,
+    locate_rows,
+    merge_reaches,
+)
+from sparsegrad.kernels.influence.pairs import A, B, fill_entries, order_rows, pair_rows
+from sparsegrad.kernels.influence.panels import MOST_VECTORS
+from sparsegrad.kernels.influence.tables import (
+    COUNT_REACHED,
+    END_SEGMENT,
+    ENTRY_FIELDS,
+    FIRST_COLUMN,
+    FIRST_ENTRY,
+    FIRST_MEMBER,
+    FIRST_REACHED,
+    FIRST_SEGMENT,
+    INSET,
+    MEMBER_FIELDS,
+    OFFSET,
+    OWN,
+    PAIRS,
+    PANEL_FIELDS,
+    REACHED_FIELDS,
+    ROWS,
+    RUN_FIELDS,
+    SEGMENT_FIELDS,
+    SHARED,
+    STRIDE,
+    VECTORS,
+    WIDTH,
+)
+from sparsegrad.kernels.vectors.simd import SLACK
+from sparsegrad.symbolic.pattern import ReachPattern
+
+_programs: "WeakKeyDictionary[ReachPattern, Program]" = WeakKeyDictionary()
+_TALL = 1 << 18  # elements of a panel that should stay in L2: 1 MiB of float32
+_SMALL = 1 << 11  # elements up to which panels go together: 8 KiB, so that three stay in L1
+
+
+def lower(pattern: ReachPattern) -> Program:
+    """Lower a pattern: cut J into panels and write down every row's sources.
+
+    Parameters
+    ----------
+    pattern : ReachPattern
+        The reach of every weight.
+
+    Returns
+    -------
+    Program
+        Structure alone: it serves every Influence on this pattern, of any dtype and batch. It is
+        lowered once and kept for as long as the pattern lives.
+    """
+    program = _programs.get(pattern)
+    if program is None:
+        program = _programs[pattern] = _lower(pattern)
+    return program
+
+
+class _Blocks(NamedTuple):
+    """Supernodes with nearly equal reaches side by side, on the union of their rows."""
+
+    of: NDArray[np.int64]  # (supernodes,), the block of each
+    indptr: NDArray[np.int64]  # (blocks + 1,)
+    indices: NDArray[np.int32]  # (rows,), sorted within a block
+
+
+class _Groups(NamedTuple):
+    """Blocks in the order of their panels; those of a group go through together."""
+
+    order: NDArray[np.int64]  # (blocks,)
+    indptr: NDArray[np.int64]  # (groups + 1,), into `order`
+    weights: NDArray[np.int64]  # (blocks,), of each block
+    limit: NDArray[np.int64]  # (blocks,), columns that a panel of each block may have
+    pieces: NDArray[np.int64]  # (blocks,), panels that each block takes, side by side
+    vectors: NDArray[np.int64]  # (blocks,), of a row of them
+
+
+class _Pairs(NamedTuple):
+    """The rows of every group in pairs."""
+
+    indptr: NDArray[np.int64]  # (groups + 1,)
+    lists: NDArray[np.int64]  # (pairs, 3), a segment of one pair each
+    entries: NDArray[np.int64]  # (entries, 2)
+    places: NDArray[np.int32]  # (rows,), of the blocks: the row of its panel
+
+
+class _Members(NamedTuple):
+    """The columns of the panels, cut: supernodes, or pieces of those that are too wide."""
+
+    table: NDArray[np.int64]  # (members + 1, 5)
+    supernode: NDArray[np.int64]  # (members,)
+    of_block: NDArray[np.int64]  # (blocks,), supernodes of each
+
+
+def _lower(pattern: ReachPattern) -> Program:
+    weights = pattern.weights_per_supernode
+    blocks = _merge(pattern, weights)
+    groups = _group(blocks, weights)
+    pairs = _pair(pattern, blocks, groups)
+    segments, segment_indptr = _segments(pairs)
+    members = _members(pattern, blocks, groups, weights)
+    panels = _panels(groups, pairs, members, segment_indptr)
+    reached = np.empty((pattern.reach_indices.size, REACHED_FIELDS), np.int32)
+    locate_rows(
+        pattern.reach_indptr, pattern.reach_indices, *blocks, pairs.places, reached
+    )  # fmt: skip
+    rank = np.empty(weights.size, np.int64)
+    # of the pieces of a supernode any one: they are neighbours
+    rank[members.supernode] = np.arange(members.supernode.size)
+    columns = np.argsort(rank[pattern.supernode], kind="stable").astype(np.int32)
+    runs = _runs(pattern, blocks, pairs, members, panels, reached, columns)
+    return Program(panels, segments, pairs.entries, members.table, reached, columns, runs)
+
+
+def _merge(pattern: ReachPattern, weights: NDArray[np.int64]) -> _Blocks:
+    """Put supernodes of nearly equal reach into blocks: as an LSTM unit has two of them."""
+    supernodes, reached = weights.size, pattern.reach_indices.size
+    # Mates write the same unit, so they are neighbours in the order of the first one written.
+    first = np.full(supernodes, pattern.shape[0])
+    np.minimum.at(first, pattern.supernode, np.arange(pattern.shape[0]))
+    written = np.append(pattern.immediate_indices, 0)[pattern.immediate_indptr[first]]
+    blocks = _Blocks(
+        np.empty(supernodes, np.int64), np.empty(supernodes + 1, np.int64),
+        np.empty(reached, np.int32),
+    )  # fmt: skip
+    most = MOST_VECTORS * SLACK
+    count = merge_reaches(
+        np.argsort(written, kind="stable"), pattern.reach_indptr, pattern.reach_indices, weights,
+        most, _TALL // most, *blocks,
+        np.empty(2 * np.diff(pattern.reach_indptr).max(initial=0), np.int32),
+    )  # fmt: skip
+    return _Blocks(blocks.of, blocks.indptr[: count + 1], blocks.indices)
+
+
+def _round_up(n: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+    return -(-n // multiple) * multiple
+
+
+def _vectors(width: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Vectors that hold so many columns; the kernels have none of seven."""
+    vectors = -(-width // SLACK)
+    return np.where(vectors == 7, 8, vectors)
+
+
+def _group(blocks: _Blocks, weights: NDArray[np.int64]) -> _Groups:
+    """Cut wide blocks into pieces, and put narrow ones of equal width together."""
+    tall = np.diff(blocks.indptr)
+    width = np.bincount(blocks.of, weights, minlength=tall.size).astype(np.int64)
+    fits = _TALL // np.maximum(tall, 1) // SLACK * SLACK
+    limit = np.clip(fits, SLACK, MOST_VECTORS * SLACK)
+    pieces = np.maximum(-(-width // limit), 1)
+    # Pieces of equal width: a narrow last one would cost as many indices as a wide one.
+    limit = np.maximum(_round_up(-(-width // pieces), SLACK), SLACK)
+    pieces = -(-width // limit)
+    vectors = _vectors(np.minimum(width, limit))
+
+    order = np.argsort(vectors, kind="stable")
+    size = (tall * vectors * SLACK)[order]
+    # A group ends where the next _SMALL elements begin, where the width changes, and around
+    # blocks that are large themselves.
+    filled = np.cumsum(size) - size
+    alone = (size > _SMALL // 2) | (width > limit)[order]
+    new = np.ones(order.size, bool)
+    new[1:] = (np.diff(filled // _SMALL) > 0) | (np.diff(vectors[order]) > 0)
+    new[1:] |= alone[1:] | alone[:-1]
+    indptr = np.append(np.flatnonzero(new), order.size)
+    return _Groups(order, indptr, width, limit, pieces, vectors)
+
+
+def _pair(pattern: ReachPattern, blocks: _Blocks, groups: _Groups) -> _Pairs:
+    """Pair the rows of every group, and write down the sources of each pair."""
+    n_rows = blocks.indptr[-1]
+    source_indptr, sources = _sources(pattern, blocks)
+    rows, owner = np.empty(n_rows, np.int64), np.empty(n_rows, np.int32)
+    starts = np.zeros(np.diff(source_indptr).max(initial=0) + 2, np.int64)
+    order_rows(groups.indptr, groups.order, blocks.indptr, source_indptr, rows, owner, starts)
+    tall = np.diff(blocks.indptr)
+    row_indptr = np.concatenate(([0], np.cumsum(tall[groups.order])))[groups.indptr]
+    pair_indptr = np.concatenate(([0], np.cumsum((np.diff(row_indptr) + 1) // 2)))
+    pairs = np.empty((pair_indptr[-1], 2), np.int64)
+    lists = np.empty((pair_indptr[-1], SEGMENT_FIELDS), np.int64)
+    most = tall.max(initial=0)
+    marks = np.full(most, -1, np.int64)
+    vectors = groups.vectors[groups.order[groups.indptr[:-1]]]
+    pair_rows(
+        row_indptr, vectors, source_indptr, sources, rows, owner, pair_indptr, pairs, lists,
+        np.zeros(n_rows, bool), marks,
+    )  # fmt: skip
+    places = np.empty(n_rows, np.int32)
+    place = 2 * (np.arange(len(pairs)) - np.repeat(pair_indptr[:-1], np.diff(pair_indptr)))
+    places[pairs[:, B]] = place + 1
+    places[pairs[:, A]] = place  # an odd row makes a pair with itself
+    entries = np.empty((lists[:, SHARED].sum() + lists[:, OWN].sum(), ENTRY_FIELDS), np.int64)
+    marks[:] = -1
+    fill_entries(
+        pair_indptr, pairs, lists, source_indptr, sources, blocks.indptr, owner, places, entries,
+        marks, np.empty(most, np.int32),
+    )  # fmt: skip
+    return _Pairs(pair_indptr, lists, entries, places)
+
+
+def _sources(pattern: ReachPattern, blocks: _Blocks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return where the sources of each row of the blocks begin, and the sources."""
+    dynamics = pattern.dynamics_indptr, pattern.dynamics_indices
+    indptr = np.zeros(blocks.indptr[-1] + 1, np.int64)
+    local = np.full(pattern.shape[1], -1, np.int32)
+    sources = np.empty((0, SOURCE_FIELDS), np.int32)
+    list_sources(*dynamics, blocks.indptr, blocks.indices, indptr, sources, local)
+    sources = np.empty((indptr[-1], SOURCE_FIELDS), np.int32)
+    list_sources(*dynamics, blocks.indptr, blocks.indices, indptr, sources, local)
+    return indptr, sources
+
+
+def _segments(pairs: _Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the segments of all pairs, and where those of each group begin."""
+    # Equal neighbours make a segment; none reaches from one group into the next.
+    lists, indptr = pairs.lists, pairs.indptr
+    new = np.ones(len(lists), bool)
+    new[1:] = (lists[1:] != lists[:-1]).any(axis=1)
+    new[indptr[:-1][np.diff(indptr) > 0]] = True
+    starts = np.flatnonzero(new)
+    segments = lists[starts]
+    segments[:, PAIRS] = np.diff(starts, append=len(lists))
+    return segments, np.searchsorted(starts, indptr)
+
+
+def _members(
+    pattern: ReachPattern, blocks: _Blocks, groups: _Groups, weights: NDArray[np.int64]
+) -> _Members:
+    """Cut the columns: one row per supernode or piece of one, and one more at the end."""
+    order, limit = groups.order, groups.limit
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size)
+    by_block = np.argsort(rank[blocks.of], kind="stable")
+    first = np.cumsum(weights[by_block]) - weights[by_block]
+    of_block = np.bincount(blocks.of, minlength=order.size)
+    opens = np.cumsum(of_block[order]) - of_block[order]
+    inset = first - np.repeat(first[opens], of_block[order])
+    times = groups.pieces[blocks.of[by_block]]
+    supernode, piece = np.repeat(by_block, times), np.arange(times.sum())
+    skipped = (piece - np.repeat(np.cumsum(times) - times, times)) * limit[blocks.of[supernode]]
+    table = np.zeros((supernode.size + 1, MEMBER_FIELDS), np.int64)
+    members = table[:-1]
+    members[:, FIRST_COLUMN] = np.repeat(first, times) + skipped
+    members[:, WIDTH] = np.minimum(weights[supernode] - skipped, limit[blocks.of[supernode]])
+    members[:, FIRST_REACHED] = pattern.reach_indptr[supernode]
+    members[:, COUNT_REACHED] = np.diff(pattern.reach_indptr)[supernode]
+    members[:, INSET] = np.repeat(inset, times)
+    return _Members(table, supernode, of_block)
+
+
+def _panels(
+    groups: _Groups, pairs: _Pairs, members: _Members, segment_indptr: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Lay the panels out: one per group, or several beside each other for a block too wide."""
+    opens = groups.indptr[:-1]
+    pieces = groups.pieces[groups.order[opens]]
+    group = np.repeat(np.arange(opens.size), pieces)
+    each = np.minimum(groups.weights, groups.limit)[groups.order]
+    widest = np.maximum.reduceat(each, opens)[group]
+    in_group = np.add.reduceat(members.of_block[groups.order], opens)
+    lengths = pairs.lists[:, SHARED] + pairs.lists[:, OWN]
+    entry_indptr = np.concatenate(([0], np.cumsum(lengths)))[pairs.indptr]
+    table = np.zeros((group.size + 1, PANEL_FIELDS), np.int64)
+    panels = table[:-1]
+    panels[:, ROWS] = rows = 2 * np.diff(pairs.indptr)[group]
+    panels[:, VECTORS] = _vectors(widest)
+    # Whole cache lines where they cost at most an eighth, else 16 bytes: a load that straddles
+    # two lines costs two, a padded row more traffic.
+    line = _round_up(widest, SLACK)
+    panels[:, STRIDE] = np.where(8 * line <= 9 * widest, line, _round_up(widest, 4))
+    panels[:, FIRST_SEGMENT] = segment_indptr[group]
+    panels[:, END_SEGMENT] = segment_indptr[group + 1]
+    panels[:, FIRST_ENTRY] = entry_indptr[group]
+    # The last row's vectors reach as far as whole lines would.
+    last = SLACK * panels[:, VECTORS] - panels[:, STRIDE]
+    sizes = np.where(rows > 0, rows * panels[:, STRIDE] + last, 0)
+    table[1:, OFFSET] = np.cumsum(_round_up(sizes, SLACK))
+    table[1:, FIRST_MEMBER] = np.cumsum(np.where(pieces > 1, 1, in_group)[group])
+    return table
+
+
+def _runs(
+    pattern: ReachPattern,
+    blocks: _Blocks,
+    pairs: _Pairs,
+    members: _Members,
+    panels: NDArray[np.int64],
+    reached: NDArray[np.int32],
+    columns: NDArray[np.int32],
+) -> NDArray[np.int64]:
+    """Write down where I is added to the panels, and note in them where their runs begin."""
+    taken = np.zeros(panels[:, ROWS].max(), np.bool_)
+    open_runs = np.empty((pattern.shape[1], OPEN_FIELDS), np.int64)
+    runs = np.empty((0, RUN_FIELDS), np.int64)
+    for _ in range(2):  # to count them, and to write them down
+        count = find_runs(
+            panels, members.table, blocks.of[members.supernode], blocks.indptr, pairs.places,
+            reached, columns, pattern.immediate_indptr, pattern.immediate_indices, runs, open_runs,
+            taken,
+        )  # fmt: skip
+        if runs.shape[0] == 0:
+            runs = np.empty((count, RUN_FIELDS), np.int64)
+    return runs
