@@ -159,7 +159,7 @@ def immediate_gathered(
     d_pre: NDArray[np.floating],  # (C, maps, units)         in
     immediate_data: NDArray[np.floating],  # (nnz of I,)     out
 ) -> None:
-    """Do the same with the sources that the forward pass has gathered."""
+    """Fill I's data from sources that the forward pass has gathered, by vectors."""
     n_maps, units = d_pre.shape[1:]
     indptr, z, data = pointer(maps.indptr, 0), pointer(gathered, 0), pointer(immediate_data, 0)
     n = lanes(z)

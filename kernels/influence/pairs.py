@@ -112,15 +112,14 @@ def pair_rows(
                     if not may_share:
                         break  # rows come longest first: the next one is as good as any
                 j += 1
-            pairs[pair, A] = a
-            pairs[pair, B] = a
+            b = a
             if best >= 0:
                 used[best] = True
-                pairs[pair, B] = rows[best]
+                b = rows[best]
             elif may_share:
                 most_shared = count
-            lists[pair, PAIRS] = 1
-            lists[pair, SHARED] = most_shared
+            pairs[pair, A], pairs[pair, B] = a, b
+            lists[pair, PAIRS], lists[pair, SHARED] = 1, most_shared
             lists[pair, OWN] = count - most_shared
             pair += 1
 

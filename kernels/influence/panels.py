@@ -312,15 +312,10 @@ def panels_range(
             at, stride = index(a_panels, here + OFFSET), index(a_panels, here + STRIDE)
             if mode & UPDATE:
                 panel = Panel(
-                    rows=index(a_panels, here + ROWS),
-                    width=SLACK * index(a_panels, here + VECTORS),
-                    first=index(a_panels, here + FIRST_SEGMENT),
-                    last=index(a_panels, here + END_SEGMENT),
-                    entry=index(a_panels, here + FIRST_ENTRY),
-                    at=at,
-                    ahead=ahead,
-                    stride=stride,
-                )
+                    index(a_panels, here + ROWS), SLACK * index(a_panels, here + VECTORS),
+                    index(a_panels, here + FIRST_SEGMENT), index(a_panels, here + END_SEGMENT),
+                    index(a_panels, here + FIRST_ENTRY), at, ahead, stride,
+                )  # fmt: skip
                 dynamics = pointer(dynamics_data, b * D_size)
                 _multiply(panel, a_segments, a_entries, dynamics, J, a_scratch)
                 first, last = index(a_panels, here + FIRST_RUN), index(a_panels, then + FIRST_RUN)

@@ -12,9 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..cells.wide import add_product
 from ..compiler.decorators import into_caller
-from ..vectors.arithmetic import add_products, fill, total
+from ..vectors.arithmetic import add_product, add_products, fill, total
 from ..vectors.simd import (
     fma,
     lanes,
@@ -47,9 +46,9 @@ def affine(
     source: NDArray[np.floating],  # (sources,)          in
     target: NDArray[np.floating],  # (targets,)          out
 ) -> None:
-    """Form target = weightᵀ source + bias, for a group of streams."""
+    """Form target = weightᵀ source + bias, for one stream or for streams abreast."""
     if abreast > 1:
-        affine_wide(weight, bias, source, target)
+        affine_abreast(weight, bias, source, target)
         return
     for o in range(target.size):
         target[o] = bias[o]
@@ -60,13 +59,13 @@ def affine(
 
 
 @njit(cache=True, nogil=True)
-def affine_wide(
+def affine_abreast(
     weight: NDArray[np.floating],  # (sources, targets)    in
     bias: NDArray[np.floating],  # (targets,)              in
     source: NDArray[np.floating],  # (sources * lanes,)    in
     target: NDArray[np.floating],  # (targets * lanes,)    out
 ) -> None:
-    """Do the same for the streams of a vector."""
+    """Form target = weightᵀ source + bias of streams abreast, a vector of them at a time."""
     matrix, offset = pointer(weight, 0), pointer(bias, 0)
     x, y = pointer(source, 0), pointer(target, 0)
     sources, targets = weight.shape
@@ -107,7 +106,7 @@ def affine_gradient(
 ) -> None:
     """Add the gradients of `affine` with respect to weight and bias; form that of its source."""
     if abreast > 1:
-        affine_gradient_wide(weight, source, target_grad, weight_grad, bias_grad, source_grad)
+        affine_gradient_abreast(weight, source, target_grad, weight_grad, bias_grad, source_grad)
         return
     matrix, matrix_grad = pointer(weight, 0), pointer(weight_grad, 0)
     y_grad = pointer(target_grad, 0)
@@ -133,7 +132,7 @@ def affine_gradient(
 
 
 @njit(cache=True, nogil=True)
-def affine_gradient_wide(
+def affine_gradient_abreast(
     weight: NDArray[np.floating],  # (sources, targets)          in
     source: NDArray[np.floating],  # (sources * lanes,)          in
     target_grad: NDArray[np.floating],  # (targets * lanes,)     in
@@ -141,7 +140,7 @@ def affine_gradient_wide(
     bias_grad: NDArray[np.floating],  # (targets,)               in/out
     source_grad: NDArray[np.floating],  # (sources * lanes,)     out
 ) -> None:
-    """Do the same for the streams of a vector."""
+    """Add the gradients of `affine_abreast` for weight and bias; form that of its source."""
     matrix, matrix_grad = pointer(weight, 0), pointer(weight_grad, 0)
     x, y_grad, x_grad = pointer(source, 0), pointer(target_grad, 0), pointer(source_grad, 0)
     sources, targets = weight.shape

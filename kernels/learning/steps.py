@@ -12,7 +12,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from ..cells.maps import Maps, apply_rows
-from ..cells.wide import apply_rows_wide
+from ..cells.maps_abreast import apply_rows_abreast
 from ..compiler.borrow import borrow
 from ..compiler.decorators import into_caller
 from ..vectors.finite import all_finite, outgrown
@@ -173,7 +173,7 @@ def apply_part(
         if abreast == 1:
             apply_rows(first, last, maps, sources[group], pre[group], gathered[group])
         else:
-            apply_rows_wide(first, last, maps, sources[group], pre[group])
+            apply_rows_abreast(first, last, maps, sources[group], pre[group])
 
 
 @njit(cache=True, nogil=True, parallel=True)

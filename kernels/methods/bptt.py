@@ -11,7 +11,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from ..cells.maps import Maps, Partials, pull_rows, pull_states
-from ..cells.wide import pull_rows_wide
+from ..cells.maps_abreast import pull_rows_abreast
 from ..compiler.borrow import borrow
 from ..learning.steps import (
     BAD_GRADIENT,
@@ -58,7 +58,7 @@ def pull_part(
                 first, last, maps, partials, sources[g], d_pre[g], adjoint[g], h_before[g], grad
             )
         else:
-            pull_rows_wide(
+            pull_rows_abreast(
                 first, last, maps, partials, sources[g], d_pre[g], adjoint[g], h_before[g], grad
             )
 

@@ -96,7 +96,7 @@ def of_one(row: Row, k: int) -> Any:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def of_two(row: Row, k: int) -> Any:
-    """Do the same where it touches two."""
+    """Return (keep, slopes, delta) at held step k, where the map touches two components."""
     b, c = index(row.which, 0), index(row.which, 1)
     keep = (
         keep_of(row, k, b, b), keep_of(row, k, b, c), keep_of(row, k, c, b), keep_of(row, k, c, c),

@@ -104,7 +104,7 @@ def _trace_gathered(
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _trace_wide(
+def _trace_abreast(
     w: int,
     end: int,  # weights
     to: int,  # where the traces begin, weight after weight
@@ -116,7 +116,7 @@ def _trace_wide(
     traces: Any,  # pointer  in/out
     grad: Any,  # pointer  in/out
 ) -> None:
-    """Do the same for streams side by side."""
+    """Update the traces of a row of streams abreast, and add their gradient."""
     n = lanes(traces)
     size = n * len(forms.traces)  # of the traces of a weight
     while w + 4 <= end:
@@ -139,11 +139,11 @@ def _trace(
     row: Row, forms: Forms, w: int, end: int, to: int, indices: Any, z: Any, at: int,
     stride: int, traces: Any, grad: Any,
 ) -> None:  # fmt: skip
-    """Do the same for either; the sources begin at z[at]."""
+    """Update the traces of a row, and add their gradient; the sources begin at z[at]."""
     if row.abreast == 1:
         _trace_gathered(w, end, to, forms, z, at, stride, traces, grad)
     else:
-        _trace_wide(w, end, to, forms, indices, z, at, stride, traces, grad)
+        _trace_abreast(w, end, to, forms, indices, z, at, stride, traces, grad)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -151,7 +151,7 @@ def _four_steps(
     row: Row, s: Any, w: int, end: int, to: int, indices: Any, z: Any, stride: int, traces: Any,
     grad: Any,
 ) -> None:  # fmt: skip
-    """Do the same through four steps."""
+    """Take the traces of a row through four steps, and add their gradient."""
     if row.carried == row.touched:
         forms = fold_four_steps(s[0], s[1], s[2], s[3], ())
         _trace(row, forms, w, end, to, indices, z, 0, stride, traces, grad)
@@ -165,7 +165,7 @@ def _one_step(
     row: Row, step: Any, w: int, end: int, to: int, indices: Any, z: Any, at: int, traces: Any,
     grad: Any,
 ) -> None:  # fmt: skip
-    """Do the same through one step."""
+    """Take the traces of a row through one step, and add their gradient."""
     if row.carried == row.touched:
         _trace(row, fold_one_step(step, ()), w, end, to, indices, z, at, 0, traces, grad)
     else:
@@ -177,7 +177,7 @@ def _trace_many(
     row: Row, k: int, w: int, end: int, to: int, indices: Any, z: Any,
     at: int, traces: Any, grad: Any, old: Any,
 ) -> None:  # fmt: skip
-    """Do the same for a map that touches any number of components, through one step."""
+    """Take the traces of a row whose map touches any number of components through one step."""
     n = lanes(traces)
     across = _pitch(end - w, n) if row.abreast == 1 else n
     while w < end:

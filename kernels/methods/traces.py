@@ -115,17 +115,15 @@ def trace_units(
     maps: Maps,  # in
     partials: Partials,  # in
     steps: Steps,  # in
-    blocks: NDArray[np.floating],  # (HELD, C, C, columns)   in   B_u
-    drops_h: NDArray[np.bool_],  # (units,)                  in
-    starts: NDArray[np.int64],  # (units + 1,)               in
-    traces: NDArray[np.floating],  # (size,)                 in/out
+    traces: Traces,  # in/out
     grad: NDArray[np.floating],  # (weights,)                in/out
     old: NDArray[np.floating],  # (C * lanes,) or more       scratch
 ) -> None:
-    """Take the traces of some units through the steps held, and add their gradient."""
+    """Take the traces of some units of a group through the steps held, and add their gradient."""
     groups, components, n_maps, columns = steps.d_pre.shape[1:]
     indptr, indices = pointer(maps.indptr, 0), pointer(maps.indices, 0)
-    out, trace, scratch = pointer(grad, 0), pointer(traces, 0), pointer(old, 0)
+    out, trace, scratch = pointer(grad, 0), pointer(traces.traces[group], 0), pointer(old, 0)
+    starts, drops_h = traces.starts, traces.drops_h
     sources = steps.gathered if abreast == 1 else steps.sources
     size = sources.shape[2]
     z = pointer(sources, group * size)
@@ -143,7 +141,7 @@ def trace_units(
                 touched=touched,
                 carried=touched - 1 if drops else touched,
                 components=components,
-                keep=pointer(blocks, column),
+                keep=pointer(traces.blocks, column),
                 columns=columns,
                 block=components * components * columns,
                 slopes=pointer(steps.d_pre, (group * components * n_maps + g) * columns + column),
@@ -180,8 +178,7 @@ def trace_part(
                 s.d_pre[k, g], s.resets[k], g * abreast, t.blocks[k],
             )  # fmt: skip
         trace_units(
-            first, last, abreast, g, backwards, held, maps, partials, s, t.blocks, t.drops_h,
-            t.starts, t.traces[g], grad, t.old[part],
+            first, last, abreast, g, backwards, held, maps, partials, s, t, grad, t.old[part],
         )  # fmt: skip
 
 

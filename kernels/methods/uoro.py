@@ -211,7 +211,7 @@ def rank_one_shared(
     estimate: RankOne,
     grad: NDArray[np.floating],
 ) -> None:
-    """Do as `rank_one_step`: a thread takes some of the streams, then some of the weights."""
+    """Update the estimates, a thread some streams, then add the gradient, a thread some weights."""
     batch, count = estimate.right.shape
     for i in prange(threads):
         for b in range(batch * i // threads, batch * (i + 1) // threads):

@@ -7,6 +7,7 @@
 ``gather_part(a, indices, i, n)``
                                 its first ``n`` lanes, 0 beyond, where neither is read
 ``total(x)``                    the sum of the lanes
+``add_product(a, i, x, p)``     the total of ``x * p``, added to ``a[i]``
 ``add_products(a, i, x, …)``    the totals of ``x`` times four vectors, added to ``a[i]`` …
 ``add_totals(a, i, …)``         the totals of four vectors, added to ``a[i]`` …
 ``clip(x, end)``                ``x`` cut off at ±``end``
@@ -20,7 +21,7 @@ import operator
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 
 from ..compiler.operation import compiled
@@ -35,6 +36,8 @@ from .simd import (
     is_vector,
     lanes,
     llvm_vector,
+    put,
+    value,
 )
 
 
@@ -170,6 +173,12 @@ def _total(typingctx, x):
         return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
     return x.dtype(x), codegen
+
+
+@njit(cache=True, nogil=True)
+def add_product(a, i, x, p):
+    """Add ``x · p`` to ``a[i]``."""
+    put(a, i, value(a, i) + total(x * p))
 
 
 def add_products(a, i, x, p, q, r, s):

@@ -134,9 +134,8 @@ class CostModel:
         panels, segments = program.panels[:-1], program.segments
         rows, vectors = panels[:, tables.ROWS], panels[:, tables.VECTORS] * SLACK // self._lanes
         first, end = panels[:, tables.FIRST_SEGMENT], panels[:, tables.END_SEGMENT]
-        each = np.cumsum(
-            segments[:, [tables.PAIRS]] * segments[:, [tables.SHARED, tables.OWN]], axis=0
-        )
+        both = segments[:, [tables.SHARED, tables.OWN]]
+        each = np.cumsum(segments[:, [tables.PAIRS]] * both, axis=0)
         each = np.concatenate([np.zeros((1, 2), np.int64), each])
         shared, own = (each[end] - each[first]).T
         far = np.digitize(rows * vectors * VECTOR_BYTES, FAR, right=True)

@@ -1,8 +1,8 @@
-"""Streams side by side, one in each lane of a vector: the kernels of a batch.
+"""The maps of streams abreast, one stream in each lane of a vector; `maps` has those of one stream.
 
 One load of a weight and of its index serves all streams of a vector, and nothing is gathered. An
 array holds a number per stream where that of a single stream holds one: unit u of the stream in
-lane l is column u lanes + l. `apply_rows` and `pull_rows` do the same for one stream.
+lane l is column u lanes + l.
 """
 
 from typing import Any
@@ -11,19 +11,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..vectors.arithmetic import add_products, total
-from ..vectors.simd import fma, index, lanes, load, pointer, put, splat, store, value, zero
+from ..vectors.arithmetic import add_product, add_products
+from ..vectors.simd import fma, index, lanes, load, pointer, splat, store, zero
 from .maps import Maps, Partials
 
 
 @njit(cache=True, nogil=True)
-def add_product(a: Any, i: int, x: Any, p: Any) -> None:
-    """Add ``x · p`` to ``a[i]``."""
-    put(a, i, value(a, i) + total(x * p))
-
-
-@njit(cache=True, nogil=True)
-def apply_rows_wide(
+def apply_rows_abreast(
     first: int,
     last: int,  # units
     maps: Maps,  # in
@@ -54,7 +48,7 @@ def _pull(w: int, n: int, d: Any, weights: Any, indices: Any, z: Any, before: An
 
 
 @njit(cache=True, nogil=True)
-def pull_rows_wide(
+def pull_rows_abreast(
     first: int,
     last: int,  # units
     maps: Maps,  # in
