@@ -15,6 +15,7 @@ from nets import nets, parallel_paths, random_sparse, ring
 import sparsegrad.symbolic.pattern
 from sparsegrad.symbolic import search as symbolic
 from sparsegrad.symbolic.pattern import ReachPattern, reach
+from sparsegrad.symbolic.rows import canonical
 from sparsegrad.system.tensorfile import write_tensors
 
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
@@ -288,9 +289,8 @@ def test_keys_that_collide_do_not_merge_what_differs(monkeypatch, rng):
     )
     assert same(reach(*net, n=2), expected)
     monkeypatch.setattr(symbolic.Search, "_unit_hash", lambda search: honest(search) * 0)
-    search = symbolic.Search(
-        symbolic.canonical("", ring(4)[0], False), symbolic.canonical("", ring(4)[1], True), 2
-    )
+    dynamics, immediate = ring(4)
+    search = symbolic.Search(canonical("", dynamics, False), canonical("", immediate, True), 2)
     size, key, _, _ = search.count()
     supernode, lead = symbolic._merge(key)
     assert size.tolist() == [2, 2, 2, 2]  # only a look at the units tells them apart

@@ -61,27 +61,3 @@ def csr_to_panels(
                 row = offset + reached[first + r, PANEL_ROW] * stride
                 for c in range(width):
                     influence[row + c] = data[reach_indptr[columns[column + c]] + r]
-
-
-@njit(cache=True, nogil=True)
-def spread_entries(
-    some_indptr: NDArray[np.int64],  # (rows + 1,)   in
-    some_indices: NDArray[np.int32],  # (entries,)   in, sorted within a row
-    some_data: NDArray[np.floating],  # (entries,)   in
-    indptr: NDArray[np.int64],  # (rows + 1,)        in
-    indices: NDArray[np.int32],  # (nnz,)            in, sorted within a row
-    data: NDArray[np.floating],  # (nnz,)            in/out, zero at first
-) -> int:
-    """Write the entries of one CSR to their places in a larger one.
-
-    Return the first row with an entry that the larger one lacks, or -1.
-    """
-    for row in range(len(indptr) - 1):
-        place = indptr[row]
-        for e in range(some_indptr[row], some_indptr[row + 1]):
-            while place < indptr[row + 1] and indices[place] < some_indices[e]:
-                place += 1
-            if place == indptr[row + 1] or indices[place] != some_indices[e]:
-                return row
-            data[place] = some_data[e]
-    return -1

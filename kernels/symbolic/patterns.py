@@ -5,10 +5,26 @@ It is canonical when each row is sorted and free of duplicates. Every kernel but
 which makes it so, wants canonical patterns. Nothing is allocated or raised here.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.decorators import from_kernels, from_python
+
+
+class Rows(NamedTuple):
+    """A pattern in compressed rows (or columns); sorted and unique once canonical."""
+
+    indptr: NDArray[np.int64]  # (rows + 1,)
+    indices: NDArray[np.int32]  # (nnz,)
+    columns: int
+
+
+@from_kernels
+def row_of(pattern: Rows, row: int) -> NDArray[np.int32]:
+    """Return one row of a pattern."""
+    return pattern.indices[pattern.indptr[row] : pattern.indptr[row + 1]]
 
 
 # (i, j) -> (j, i); the rows of the result are sorted and free of duplicates, whatever came in
@@ -165,3 +181,27 @@ def count_edges(
                 if marker[dynamics_indices[inner]] == supernode:
                     total += 1
         edges[supernode] = total
+
+
+@from_python
+def spread_entries(
+    some_indptr: NDArray[np.int64],  # (rows + 1,)   in
+    some_indices: NDArray[np.int32],  # (entries,)   in, sorted within a row
+    some_data: NDArray[np.floating],  # (entries,)   in
+    indptr: NDArray[np.int64],  # (rows + 1,)        in
+    indices: NDArray[np.int32],  # (nnz,)            in, sorted within a row
+    data: NDArray[np.floating],  # (nnz,)            in/out, zero at first
+) -> int:
+    """Write the entries of one CSR to their places in a larger one.
+
+    Return the first row with an entry that the larger one lacks, or -1.
+    """
+    for row in range(len(indptr) - 1):
+        place = indptr[row]
+        for e in range(some_indptr[row], some_indptr[row + 1]):
+            while place < indptr[row + 1] and indices[place] < some_indices[e]:
+                place += 1
+            if place == indptr[row + 1] or indices[place] != some_indices[e]:
+                return row
+            data[place] = some_data[e]
+    return -1

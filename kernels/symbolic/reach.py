@@ -20,48 +20,62 @@ Indices are int32, pointers int64. Source of the reach: Menick, Elsen, Evci, Osi
 Graves, "A Practical Sparse Approximation for Real Time Recurrent Learning", arXiv 2006.07232.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.decorators import from_kernels, from_python
+from .patterns import Rows, row_of
+
+LEVEL_FIELDS = 2
+PER_GROUP, PER_WEIGHT = range(LEVEL_FIELDS)
+"""A row of `levels`: the units that a level adds to all groups together, counted either way."""
+
+
+class Walker(NamedTuple):
+    """The scratch of one thread's walks."""
+
+    levels: NDArray[np.int64]  # (n, 2)     what each level of all its walks adds
+    marker: NDArray[np.int32]  # (units,)   the walk that was there last, -1 at first
+    queue: NDArray[np.int32]  # (units,)    the units of a walk, level by level
 
 
 # (a literal for `multiplicity` would make Numba compile this twice: callers pass np.int64(0))
 @from_kernels
 def walk(
     n: int,
-    column_indptr: NDArray[np.int64],
-    column_indices: NDArray[np.int32],
+    columns: Rows,
     seeds: NDArray[np.int32],
     mark: int,
     multiplicity: int | np.int64,
-    levels: NDArray[np.int64],
-    marker: NDArray[np.int32],
-    queue: NDArray[np.int32],
+    walker: Walker,
 ) -> tuple[int, int]:
     """Put the reach of `seeds` into queue[:size]; return size and where the last level begins."""
+    levels, marker, queue = walker.levels, walker.marker, walker.queue
+    indptr, indices = columns.indptr, columns.indices
     size = 0
     for unit in seeds:
         marker[unit] = mark
         queue[size] = unit
         size += 1
-    levels[0, 0] += size
-    levels[0, 1] += size * multiplicity
+    levels[0, PER_GROUP] += size
+    levels[0, PER_WEIGHT] += size * multiplicity
     begin = 0
     depth = 1
     while depth < n and begin < size:
         end = size
         for place in range(begin, end):
             source = queue[place]
-            for slot in range(column_indptr[source], column_indptr[source + 1]):
-                unit = column_indices[slot]
+            for slot in range(indptr[source], indptr[source + 1]):
+                unit = indices[slot]
                 if marker[unit] != mark:
                     marker[unit] = mark
                     queue[size] = unit
                     size += 1
         begin = end
-        levels[depth, 0] += size - end
-        levels[depth, 1] += (size - end) * multiplicity
+        levels[depth, PER_GROUP] += size - end
+        levels[depth, PER_WEIGHT] += (size - end) * multiplicity
         depth += 1
     return size, begin
 
@@ -72,29 +86,22 @@ def count_reach(
     start: int,  #                              in, first group
     stop: int,  #                               in, one past the last
     n: int,  #                                  in, >= 1
-    column_indptr: NDArray[np.int64],  # (units + 1,)     in, D by columns
-    column_indices: NDArray[np.int32],  # (nnz of D,)      in
-    immediate_indptr: NDArray[np.int64],  # (weights + 1,)   in, I by columns
-    immediate_indices: NDArray[np.int32],  # (nnz of I,)      in
+    columns: Rows,  # of D                      in
+    immediate: Rows,  # by columns              in
     first: NDArray[np.int32],  # (groups,)        in, a weight of each group
     multiplicity: NDArray[np.int64],  # (groups,)        in, how many weights it has
     unit_hash: NDArray[np.int64],  # (units,)         in
     size: NDArray[np.int64],  # (groups,)        out, in the range
     key: NDArray[np.int64],  # (groups,)        out, in the range
-    levels: NDArray[np.int64],  # (n, 2)           in/out, units that level m + 1 adds to all
-    #                              groups together: once per group, once per weight
-    marker: NDArray[np.int32],  # (units,)         scratch, -1 on entry
-    queue: NDArray[np.int32],  # (units,)         scratch
+    walker: Walker,  # levels: in/out
 ) -> bool:
     """Count the reach of each group; return whether one more step would change none of them."""
     saturated = True
+    indptr, indices = columns.indptr, columns.indices
+    marker, queue = walker.marker, walker.queue
     for group in range(start, stop):
-        weight = first[group]
-        seeds = immediate_indices[immediate_indptr[weight] : immediate_indptr[weight + 1]]
-        count, begin = walk(
-            n, column_indptr, column_indices, seeds, group, multiplicity[group], levels,
-            marker, queue,
-        )  # fmt: skip
+        seeds = row_of(immediate, first[group])
+        count, begin = walk(n, columns, seeds, group, multiplicity[group], walker)
         xor = np.int64(0)
         for place in range(count):
             xor ^= unit_hash[queue[place]]
@@ -103,8 +110,8 @@ def count_reach(
         place = begin
         while saturated and place < count:
             source = queue[place]
-            for slot in range(column_indptr[source], column_indptr[source + 1]):
-                if marker[column_indices[slot]] != group:
+            for slot in range(indptr[source], indptr[source + 1]):
+                if marker[indices[slot]] != group:
                     saturated = False
             place += 1
     return saturated
@@ -132,35 +139,28 @@ def fill_reach(
     start: int,  #                              in, first supernode
     stop: int,  #                               in, one past the last
     n: int,  #                                  in
-    column_indptr: NDArray[np.int64],  # (units + 1,)     in, D by columns
-    column_indices: NDArray[np.int32],  # (nnz of D,)      in
-    immediate_indptr: NDArray[np.int64],  # (weights + 1,)   in, I by columns
-    immediate_indices: NDArray[np.int32],  # (nnz of I,)      in
+    columns: Rows,  # of D                      in
+    immediate: Rows,  # by columns              in
     weight_of: NDArray[np.int32],  # (supernodes,)    in, a weight of each supernode
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in, from the counts
-    reach_indices: NDArray[np.int32],  # (nnz of reach,)  out, in the range, sorted
-    levels: NDArray[np.int64],  # (n, 2)           scratch
-    marker: NDArray[np.int32],  # (units,)         scratch, -1 on entry
-    queue: NDArray[np.int32],  # (units,)         scratch
+    reach: Rows,  # by supernode                in, from the counts; indices: out, in the range
+    walker: Walker,  # scratch
 ) -> None:
     """Write the reach of each supernode."""
-    units = marker.size
+    units = walker.marker.size
     for supernode in range(start, stop):
-        weight = weight_of[supernode]
-        seeds = immediate_indices[immediate_indptr[weight] : immediate_indptr[weight + 1]]
-        count, _ = walk(
-            n, column_indptr, column_indices, seeds, supernode, np.int64(0), levels, marker, queue
-        )
-        slot = reach_indptr[supernode]
+        seeds = row_of(immediate, weight_of[supernode])
+        count, _ = walk(n, columns, seeds, supernode, np.int64(0), walker)
+        reached = row_of(reach, supernode)
         if count > units // 64:  # dense enough that one sweep over the marks beats a sort
+            slot = 0
             for unit in range(units):
-                if marker[unit] == supernode:
-                    reach_indices[slot] = unit
+                if walker.marker[unit] == supernode:
+                    reached[slot] = unit
                     slot += 1
         else:
             for place in range(count):
-                reach_indices[slot + place] = queue[place]
-            _sort(reach_indices[slot : slot + count])
+                reached[place] = walker.queue[place]
+            _sort(reached)
 
 
 @from_python
@@ -168,18 +168,13 @@ def check_reach(
     start: int,  #                              in, first group
     stop: int,  #                               in, one past the last
     n: int,  #                                  in
-    column_indptr: NDArray[np.int64],  # (units + 1,)     in, D by columns
-    column_indices: NDArray[np.int32],  # (nnz of D,)      in
-    immediate_indptr: NDArray[np.int64],  # (weights + 1,)   in, I by columns
-    immediate_indices: NDArray[np.int32],  # (nnz of I,)      in
+    columns: Rows,  # of D                      in
+    immediate: Rows,  # by columns              in
     first: NDArray[np.int32],  # (groups,)        in, a weight of each group
     supernode: NDArray[np.int32],  # (groups,)        in, the one it is said to belong to
     weight_of: NDArray[np.int32],  # (supernodes,)    in, the weight whose reach was filled in
-    reach_indptr: NDArray[np.int64],  # (supernodes + 1,) in
-    reach_indices: NDArray[np.int32],  # (nnz of reach,)  in
-    levels: NDArray[np.int64],  # (n, 2)           scratch
-    marker: NDArray[np.int32],  # (units,)         scratch, -1 on entry
-    queue: NDArray[np.int32],  # (units,)         scratch
+    reach: Rows,  # by supernode                in
+    walker: Walker,  # scratch
 ) -> bool:
     """Return whether each group's reach is, unit by unit, that of its supernode."""
     for group in range(start, stop):
@@ -187,13 +182,11 @@ def check_reach(
         weight = first[group]
         if weight == weight_of[node]:
             continue
-        seeds = immediate_indices[immediate_indptr[weight] : immediate_indptr[weight + 1]]
-        count, _ = walk(
-            n, column_indptr, column_indices, seeds, group, np.int64(0), levels, marker, queue
-        )
-        if count != reach_indptr[node + 1] - reach_indptr[node]:
+        count, _ = walk(n, columns, row_of(immediate, weight), group, np.int64(0), walker)
+        reached = row_of(reach, node)
+        if count != reached.size:
             return False
-        for slot in range(reach_indptr[node], reach_indptr[node + 1]):
-            if marker[reach_indices[slot]] != group:
+        for unit in reached:
+            if walker.marker[unit] != group:
                 return False
     return True

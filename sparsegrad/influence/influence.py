@@ -15,7 +15,7 @@ from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
 from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern
-from sparsegrad.symbolic.search import values_on
+from sparsegrad.symbolic.rows import values_on
 from sparsegrad.system.checks import behaved, integer, plain, threads_wanted
 from sparsegrad.system.memory import require_memory
 from sparsegrad.system.ownership import SetOnce, refuse_second

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from numpy.typing import ArrayLike, DTypeLike
 
+from sparsegrad.symbolic.rows import canonical
 from sparsegrad.symbolic.saturation import measure_saturation
-from sparsegrad.symbolic.search import canonical
 from sparsegrad.system.checks import float_type, integer
 
 

@@ -22,7 +22,8 @@ from sparsegrad.kernels.symbolic.patterns import (
     find_unsorted_row,
 )
 from sparsegrad.symbolic.cost import Cost, price
-from sparsegrad.symbolic.search import canonical, check_indptr, check_shapes, find_reach, values_on
+from sparsegrad.symbolic.rows import canonical, check_indptr, check_shapes, values_on
+from sparsegrad.symbolic.search import find_reach
 from sparsegrad.system.checks import integer, sealed
 from sparsegrad.system.memory import require_memory
 from sparsegrad.system.tensorfile import read_tensors, write_tensors
@@ -375,4 +376,4 @@ def reach(
     check_shapes(dynamics, immediate)
     rows = canonical("dynamics", dynamics, by_columns=False, valued=True)
     weights = canonical("immediate", immediate, by_columns=True, valued=True)
-    return ReachPattern(*find_reach(rows, weights, n, progress))
+    return ReachPattern(**find_reach(rows, weights, n, progress))

@@ -10,8 +10,9 @@ one component, whose closure is found once; walks over the few others stop there
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsegrad.kernels.symbolic.patterns import Rows
 from sparsegrad.kernels.symbolic.saturation import measure_closures
-from sparsegrad.symbolic.search import Rows, Search, in_threads
+from sparsegrad.symbolic.search import Search, in_threads
 
 
 def measure_saturation(dynamics: Rows, weights: Rows) -> tuple[int, int]:
@@ -43,10 +44,9 @@ def measure_saturation(dynamics: Rows, weights: Rows) -> tuple[int, int]:
     closed = np.empty((multiplicity.size, 2), np.int64)
 
     def task(start: int, stop: int) -> None:
-        levels, marker, queue = search.scratch()
         measure_closures(
-            start, stop, *successors[:2], *touched[:2], units, edges, below, giant, whole, closed,
-            levels, marker, queue,
+            start, stop, successors, touched, units, edges, below, giant, whole,
+            closed, search.walker(),
         )  # fmt: skip
 
     in_threads(task, multiplicity.size)
