@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 
 
-def _kernel_files():
-    """Every kernel source that a test may run: the checkout's and the installed package's."""
+def kernel_folders():
+    """Where the kernels lie that a test may run: the checkout's and the installed package's."""
     folders = {Path(__file__).resolve().parents[1] / "kernels"}
     spec = importlib.util.find_spec("sparsegrad")  # finds, does not import
     if spec is not None and spec.origin is not None:
         folders.add(Path(spec.origin).resolve().parent / "kernels")
-    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+    return folders
 
 
-def _cache_folder():
+def cache_folder(folders):
     """Folder of compiled kernels that no other source and no other mode of Numba shares.
 
     Numba keys a kernel on its own file, so an edit in a kernel that it calls goes unseen; and it
     ignores NUMBA_BOUNDSCHECK, so that a warm cache would check nothing.
     """
     key = hashlib.sha256()
-    for path in _kernel_files():
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
         key.update(path.name.encode() + b"\0" + path.read_bytes())
     default = Path(tempfile.gettempdir()) / f"sparsegrad-tests-{os.environ.get('USER', 'any')}"
     root = Path(os.environ.get("SPARSEGRAD_TEST_CACHE", default))
@@ -36,7 +36,7 @@ def _cache_folder():
     return root / (key.hexdigest()[:16] + ("-checked" if checked else ""))
 
 
-os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())  # before anything imports numba
+os.environ["NUMBA_CACHE_DIR"] = str(cache_folder(kernel_folders()))  # before anything imports numba
 os.environ["PYTHONFAULTHANDLER"] = "1"  # a child process that crashes prints where
 
 # What stands above the kernels runs compiled only: interpreted or bounds-checked it would take
@@ -49,6 +49,7 @@ ABOVE_THE_KERNELS = [
     "test_compare.py",
     "test_docs.py",
     "test_examples.py",
+    "test_house.py",
     "test_jax.py",
     "test_package.py",
     "test_perf_smoke.py",

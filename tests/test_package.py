@@ -61,6 +61,12 @@ def test_kernels_are_no_package_of_their_own():
     assert "import these kernels as sparsegrad.kernels" in done.stderr
 
 
+def test_the_rules_of_kernels_are_asked_of_every_room():
+    rooms = {path.parent.name for path in (ROOT / "kernels").glob("*/__init__.py")}
+    assert len(rooms) > 5
+    assert {path.parent.name for path in KERNELS if path.stem != "__init__"} == rooms
+
+
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
 def test_kernels_import_numba_and_numpy_alone(path):
     allowed = {"numba", "numpy", "llvmlite", *sys.stdlib_module_names}

@@ -366,8 +366,7 @@ def reach(
     A ring of four units, 0 → 1 → 2 → 3 → 0, with one weight into each:
 
     >>> import numpy as np
-    >>> ring = np.roll(np.eye(4), 1, axis=0)
-    >>> pattern = reach(ring, np.eye(4), n=2)
+    >>> pattern = reach(np.roll(np.eye(4), 1, axis=0), np.eye(4), n=2)
     >>> pattern.indices.reshape(4, 2).tolist()
     [[0, 1], [1, 2], [2, 3], [0, 3]]
     """

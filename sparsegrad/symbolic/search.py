@@ -54,7 +54,7 @@ def find_reach(
             break
         search.seed += 1  # two reaches had one key: take other keys
         _, key, _, _ = search.count()
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "dynamics_indptr": dynamics.indptr,
         "dynamics_indices": dynamics.indices,
         "immediate_indptr": weights.indptr,
