@@ -20,10 +20,10 @@ import pytest
 from sparsegrad import OnlineLearner
 from sparsegrad.cli import main as cli
 from sparsegrad.learning.checkpoint import read_checkpoint
-from sparsegrad.runs import run as train
 from sparsegrad.runs.folder import Folder, Metrics, read_metrics
 from sparsegrad.runs.run import Run, open_run
 from sparsegrad.runs.settings import Settings
+from sparsegrad.runs.stop import StopWish
 from sparsegrad.runs.watch import Watch
 from sparsegrad.system.atomic import write_whole
 
@@ -541,7 +541,7 @@ def test_half_a_line_does_not_stay_where_the_disk_is_full(tmp_path):
 
 
 def test_a_second_ctrl_c_ends_at_once():
-    with train.StopWish() as stop:
+    with StopWish() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):

@@ -40,8 +40,9 @@ def add_train(commands: Any) -> None:
 def train(arguments: argparse.Namespace) -> int:
     """Run `train`; return the exit status."""
     given = given_settings(arguments)
-    from sparsegrad.runs.run import DIVERGED, Run, StopWish, open_run
+    from sparsegrad.runs.run import DIVERGED, Run, open_run
     from sparsegrad.runs.run import INTERRUPTED as STOPPED
+    from sparsegrad.runs.stop import StopWish
     from sparsegrad.runs.watch import Watch
 
     if arguments.out is not None:

@@ -29,6 +29,7 @@ from sparsegrad.methods.snap import influence_engine
 from sparsegrad.registry import parse_method
 from sparsegrad.runs.settings import Settings
 from sparsegrad.system.atomic import write_whole
+from sparsegrad.tasks import Sequences
 
 KEYS = (
     "method", "tokens", "tensor", "steps", "cosine", "norm_ratio", "dropped_mass", "bias_bound",
@@ -140,23 +141,33 @@ def compare_gradients(
         steps = len(drawn.xs)
         if settings.update == "sequence":
             learner.update_after(steps)
-        losses = np.empty(steps)
-        for t in range(steps):
-            one = tuple(array[t : t + 1] for array in drawn)
-            chunk = check_chunk(learner.cell, learner.readout, learner.batch, *one)
-            exact = followers["rtrl"].step(chunk)
-            for name in names:
-                follower = followers[name]
-                estimate = exact if name == "rtrl" else follower.step(chunk)
-                sums[name].add(exact, estimate, follower)
-            losses[t] = learner.run(*one)[0]
-        task.hear(losses.sum() * learner.batch / drawn.weights.sum())
+        loss = _learn_and_follow(learner, drawn, followers, sums)
+        task.hear(loss * learner.batch / drawn.weights.sum())
         tokens += drawn.weights.size
         if tokens // every_report > reported // every_report or tokens >= budget:
             reported = tokens
             for name in names:
                 rows += [{"method": name, "tokens": tokens} | row for row in sums[name].take()]
     return rows
+
+
+def _learn_and_follow(
+    learner: OnlineLearner,
+    drawn: Sequences,
+    followers: dict[str, Follower],
+    sums: "dict[str, _Means]",
+) -> float:
+    """Learn from a draw step by step, the followers one step ahead; return its summed loss."""
+    losses = np.empty(len(drawn.xs))
+    for t in range(losses.size):
+        one = tuple(array[t : t + 1] for array in drawn)
+        chunk = check_chunk(learner.cell, learner.readout, learner.batch, *one)
+        exact = followers["rtrl"].step(chunk)
+        for name, means in sums.items():
+            follower = followers[name]
+            means.add(exact, exact if name == "rtrl" else follower.step(chunk), follower)
+        losses[t] = learner.run(*one)[0]
+    return float(losses.sum())
 
 
 class _Means:

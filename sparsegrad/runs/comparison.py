@@ -1,7 +1,7 @@
 """The same budget for several methods, rates and seeds, in processes side by side.
 
-Every run is a `sparsegrad train` in a folder of its own, so that whatever stops the comparison
-stops nothing that is done: given again, it goes on with the runs that are not.
+Every run is a `sparsegrad train` with a folder of its own. Where a comparison was stopped, the same
+command does the runs that are left, and resumes those that were under way.
 """
 
 import csv
@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from sparsegrad.runs.folder import read_metrics
-from sparsegrad.runs.run import DIVERGED, FINISHED, PARENT, StopWish
+from sparsegrad.runs.run import DIVERGED, FINISHED
 from sparsegrad.runs.settings import CHANGEABLE, Settings
+from sparsegrad.runs.stop import PARENT, StopWish
 from sparsegrad.system.atomic import write_whole
 
 KEYS = (

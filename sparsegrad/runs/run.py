@@ -1,14 +1,11 @@
 """One run: draw, learn, report, save; stopped at any moment, it goes on bit for bit."""
 
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,11 +14,10 @@ from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.runs.folder import Folder, Metrics
 from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings
+from sparsegrad.runs.stop import StopWish
 from sparsegrad.runs.watch import Watch
 from sparsegrad.tasks import Sequences, Task
 
-PARENT = "SPARSEGRAD_PARENT"
-"""Variable with the process that a run is made for, and must not outlive."""
 FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
 
 
@@ -38,7 +34,7 @@ class Progress:
 
 
 class Run:
-    """A run, new or gone on with.
+    """A run, a new one or one that is resumed.
 
     Parameters
     ----------
@@ -62,6 +58,8 @@ class Run:
         self.progress = Progress()
         self.last: dict[str, Any] = {}  # the last report
         self._metrics: Metrics | None = None
+        self._before, self._from = 0.0, 0  # seconds and tokens when `train` began
+        self._began = self._saved = time.monotonic()
         self._watch = watch(settings)
         self._sequence = settings.update == "sequence" and not settings.method.startswith("bptt")
         if folder is not None and folder.checkpoint.exists():
@@ -285,37 +283,3 @@ def _largest(learner: OnlineLearner) -> str:
 
 def _version() -> str:
     return version("sparsegrad-rtrl")
-
-
-class StopWish:
-    """Ctrl-C and SIGTERM as a wish that is heard between two draws; a second one is not kept.
-
-    A run of `compare` also ends when that is gone, killed perhaps; else it would hold its folder.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._old: dict[int, Any] = {}
-        self._parent = int(os.environ.get(PARENT, 0))
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal came, or the process that this one runs for is gone."""
-        if self.number is None and self._parent not in (0, os.getppid()):
-            self.number = signal.SIGTERM
-        return self.number is not None
-
-    def __enter__(self) -> "StopWish":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, old in self._old.items():
-            signal.signal(number, old)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
-            raise KeyboardInterrupt
-        self.number = number

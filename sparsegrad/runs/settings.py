@@ -16,9 +16,9 @@ if TYPE_CHECKING:  # imported where it is used: `--help` reads the defaults and 
 
 TASKS = ("copy", "chars", "stream")
 CHANGEABLE = ("tokens", "seconds", "threads", "save")
-"""What may differ when a run is gone on with: it changes no number of it."""
+"""Settings that a resumed run may have anew: no number of the run depends on them."""
 MOVABLE = ("text", "data")
-"""Files that may lie elsewhere then: a checkpoint knows them by their content."""
+"""Files that a resumed run may find elsewhere: a checkpoint knows them by their content."""
 TOKENS = 1_000_000
 REPORTS = 100
 """Reports of a run whose tokens are limited."""
