@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.influence.lowering import lower
-from sparsegrad.influence.program import Program, aligned_zeros, cut_work
+from sparsegrad.influence.program import Program, cut_work
 from sparsegrad.kernels.compiler.pointers import pointer_to
 from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
@@ -17,7 +17,7 @@ from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.symbolic.rows import values_on
 from sparsegrad.system.checks import behaved, integer, plain, threads_wanted
-from sparsegrad.system.memory import require_memory
+from sparsegrad.system.memory import aligned_zeros, require_memory
 from sparsegrad.system.ownership import SetOnce, refuse_second
 
 if TYPE_CHECKING:

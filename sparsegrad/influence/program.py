@@ -1,6 +1,5 @@
 """The structure that the panel kernels replay: layout of J in panels and the lists of sources."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -84,11 +83,3 @@ def cut_work(program: Program, batch: int, threads: int) -> NDArray[np.int64]:
     threads = int(min(threads, work.size, max(1, work[-1] // _SHARE)))
     inner = np.searchsorted(work, work[-1] * np.arange(1, threads) // threads)
     return np.concatenate(([0], inner, [work.size])).astype(np.int64)
-
-
-def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[np.floating]:
-    """Return zeros that begin on a cache line; pages are touched first by whoever writes them."""
-    size = math.prod(shape) * dtype.itemsize  # np.prod would wrap
-    raw = np.zeros(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)

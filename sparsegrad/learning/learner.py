@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.influence.program import aligned_zeros
 from sparsegrad.kernels.learning import steps as kernels
 from sparsegrad.kernels.vectors.simd import SLACK
 from sparsegrad.learning.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -19,6 +18,7 @@ from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
 from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
 from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.system.checks import integer, plain, threads_wanted
+from sparsegrad.system.memory import aligned_zeros
 from sparsegrad.system.ownership import SetOnce, refuse_second
 
 _MOST_STEPS = 2**62  # of one update: they are counted in 64 bits

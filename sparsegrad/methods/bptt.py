@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.influence.program import aligned_zeros
 from sparsegrad.kernels.learning.steps import FINE, Chunk, Learner, Streams
 from sparsegrad.kernels.methods.bptt import History, run_bptt, unroll
 from sparsegrad.methods.engine import Layout, Outcome, copy_into
 from sparsegrad.system.checks import integer
+from sparsegrad.system.memory import aligned_zeros
 
 
 @dataclass(frozen=True)

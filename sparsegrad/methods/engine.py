@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.influence.program import aligned_zeros
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Steps, Streams
 from sparsegrad.kernels.vectors.simd import BYTES, SLACK
+from sparsegrad.system.memory import aligned_zeros
 
 PARTS = 8
 """Ranges of units that threads share out; fixed, so that sums over them have one order."""

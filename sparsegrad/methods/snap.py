@@ -13,7 +13,7 @@ from sparsegrad.influence.influence import Influence
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.snap import Numbers, run_snap
 from sparsegrad.methods.engine import Layout, Outcome
-from sparsegrad.methods.rflo import TraceEngine, own_weights
+from sparsegrad.methods.traces import TraceEngine, own_weights
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.checks import integer
 

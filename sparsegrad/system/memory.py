@@ -1,8 +1,13 @@
-"""What fits: memory is counted before it is allocated."""
+"""What fits: memory is counted before it is allocated; and zeros that begin on a cache line."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 try:
     import resource
@@ -130,3 +135,11 @@ def require_memory(needed: int, what: str, bytes_by_n: tuple[int, ...] = ()) -> 
         f"{what} must fit in the available memory of {available / 2**30:.3g} GiB, "
         f"got {needed / 2**30:.3g} GiB; {advice}"
     )
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return zeros that begin on a cache line; pages are touched first by whoever writes them."""
+    size = math.prod(shape) * dtype.itemsize  # np.prod would wrap
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)

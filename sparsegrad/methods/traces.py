@@ -1,0 +1,101 @@
+"""The engine of SnAp-1 and RFLO: a trace per weight, which stays within its own unit."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegrad.cells.cell import Cell
+from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.methods.traces import HELD, Traces, run_traces
+from sparsegrad.kernels.vectors.simd import BYTES, SLACK
+from sparsegrad.methods.engine import Layout, Outcome, copy_into
+from sparsegrad.system.memory import aligned_zeros
+
+
+class TraceEngine:
+    """One trace per non-zero of I, but for those of h that nothing reads again.
+
+    Parameters
+    ----------
+    cell : Cell
+        The cell.
+    batch : int
+        Streams.
+    own_weight : int32 array, (units * maps,)
+        The weight of each unit on itself through each map, if the traces follow it; else -1.
+    threads : int, optional
+        At most so many threads; default Numba's number.
+    """
+
+    def __init__(
+        self, cell: Cell, batch: int, own_weight: NDArray[np.int32], threads: int | None
+    ) -> None:
+        self.cell, self.batch = cell, batch
+        self.layout = layout = Layout(cell, batch, True, True, threads)
+        count, parts = cell.kind.components, layout.parts.size - 1
+        drops_h = _drops_h(cell, own_weight)
+        entries = _entries(cell, layout.abreast, drops_h)
+        dtype = cell.dtype
+        self.steps = layout.steps(cell, batch, HELD)
+        self._traces = Traces(
+            own_weight=own_weight,
+            drops_h=drops_h,
+            starts=np.concatenate([[0], np.cumsum(entries)]).astype(np.int64),
+            traces=aligned_zeros((layout.groups, int(entries.sum())), dtype),
+            blocks=aligned_zeros((HELD, count, count, cell.units * layout.abreast), dtype),
+            old=aligned_zeros((parts, count * SLACK), dtype),
+            sweeps=np.zeros(1, np.int64),
+        )
+
+    def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
+        """Run a chunk through the compiled loop."""
+        kind = self.cell.kind
+        update = kind.compiled(self.cell.dtype)
+        return Outcome(
+            *run_traces(update, learner, kind.partials, chunk, streams, self.steps, self._traces)
+        )
+
+    def flush(self, learner: Learner) -> None:
+        """Nothing is held back."""
+
+    def fresh(self) -> "TraceEngine":
+        """Return an engine for the same cell at the start of its sequences."""
+        return TraceEngine(self.cell, self.batch, self._traces.own_weight, self.layout.threads)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the traces."""
+        return {"traces": self._traces.traces}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` returned."""
+        copy_into(self.state(), state)
+
+
+def own_weights(cell: Cell) -> NDArray[np.int32]:
+    """Return the weight of each unit on itself, (units * maps,), or -1 where there is none."""
+    row = np.repeat(np.arange(cell.maps.indptr.size - 1), np.diff(cell.maps.indptr))
+    own = np.flatnonzero(cell.maps.indices == row // len(cell.kind.maps))
+    weights = np.full(cell.maps.indptr.size - 1, -1, np.int32)
+    weights[row[own]] = own
+    return weights
+
+
+def _drops_h(cell: Cell, own_weight: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which units keep no trace of h, (units,): it enters none of their components again."""
+    partials, alone = cell.kind.partials, (own_weight < 0).reshape(cell.units, -1).all(axis=1)
+    few = np.diff(partials.map_indptr).max() <= 2  # more go by the plain loop, which keeps all
+    again = bool((partials.state_columns == 0).any())
+    return np.logical_and(alone, few and not again)
+
+
+def _entries(cell: Cell, abreast: int, drops_h: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the length of each unit's traces, (units,)."""
+    partials = cell.kind.partials
+    starts, lengths = partials.map_indptr, np.diff(cell.maps.indptr).reshape(cell.units, -1)
+    map_of = np.repeat(np.arange(starts.size - 1), np.diff(starts))
+    into_h = np.isin(np.arange(starts.size - 1), map_of[partials.map_components == 0])
+    carried = np.diff(starts) - (drops_h[:, None] & into_h)
+    lanes = BYTES // cell.dtype.itemsize
+    rows = -(-lengths // lanes) * lanes if abreast == 1 else lengths * abreast
+    return (rows * carried).sum(axis=1)
