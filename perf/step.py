@@ -82,7 +82,7 @@ def overhead(nets: tuple[tuple[int, float, int], ...], rounds: int) -> Iterator[
         steps = 8
         xs, targets = stream(cell, batch, steps)
         engine: Any = whole._engine
-        delta, grad = engine.steps.state_grad[0], np.zeros_like(whole._learner.grad)
+        delta, grad = engine.steps.state_grad[0], np.zeros_like(whole._loop.grad)
         kernel, _ = engine.influence.kernels()
         alone = kernel, engine.influence.program, engine._numbers, delta, grad, steps
         seconds = take_turns(

@@ -96,7 +96,7 @@ class OnlineLearner(SetOnce):
         self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
         self._engine = method.engine(cell, self.batch, self._threads)
         self._streams = self._new_streams(self._engine.layout)
-        self._learner = self._new_learner(every, self._engine.layout)
+        self._loop = self._new_loop(every, self._engine.layout)
         self._turn = threading.Lock()
         self._slices = {name: Slices() for name in ("run", "gradient", "evaluate")}
         self._last = np.zeros(0), 0  # losses of the last call, and the steps done before it
@@ -185,7 +185,7 @@ class OnlineLearner(SetOnce):
         return chunk.losses
 
     def _run_slice(self, chunk: kernels.Chunk) -> Outcome:
-        return self._engine.run(self._learner, chunk, self._streams)
+        return self._engine.run(self._loop, chunk, self._streams)
 
     def gradient(
         self,
@@ -217,7 +217,7 @@ class OnlineLearner(SetOnce):
         refuse_second(self._turn, "learner")
         with self._turn:
             chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
-            learner, grads = self._new_learner(0, self._engine.layout), self._parameters.like()
+            learner, grads = self._new_loop(0, self._engine.layout), self._parameters.like()
             learner = learner._replace(
                 readout_grad=grads.arrays,
                 readout_grad_flat=grads.flat,
@@ -265,7 +265,7 @@ class OnlineLearner(SetOnce):
             streams, steps = self._new_streams(layout), layout.steps(self.cell, self.batch, 1)
 
             def forward(part: kernels.Chunk) -> Outcome:
-                return Outcome(*kernels.run_forward(update, self._learner, part, streams, steps))
+                return Outcome(*kernels.run_forward(update, self._loop, part, streams, steps))
 
             raise_fault(self._slices["evaluate"].run(forward, chunk))
             return chunk.losses
@@ -289,7 +289,7 @@ class OnlineLearner(SetOnce):
     @property
     def update_every(self) -> int:
         """Steps whose gradients are added up for one update."""
-        return self._learner.update_every
+        return self._loop.update_every
 
     @property
     def state(self) -> NDArray[Any]:
@@ -331,8 +331,8 @@ class OnlineLearner(SetOnce):
                 return
             self._streams.state[:] = 0
             if self._streams.since[0] < 0:  # what was lost goes, and the period's gradient with it
-                self._learner.grad[:] = 0
-                self._learner.readout_grad_flat[:] = 0
+                self._loop.grad[:] = 0
+                self._loop.readout_grad_flat[:] = 0
                 self._streams.since[0] = 0
 
     def update_after(self, steps: int) -> None:
@@ -353,7 +353,7 @@ class OnlineLearner(SetOnce):
         steps = _update_every(self.method, integer("steps", steps, least=1, most=_MOST_STEPS))
         refuse_second(self._turn, "learner")
         with self._turn:
-            self._learner = self._learner._replace(update_every=steps)
+            self._loop = self._loop._replace(update_every=steps)
 
     def save(self, path: str | Path) -> None:
         """Write all that the learner carries into a file, whole or not at all.
@@ -461,7 +461,7 @@ class OnlineLearner(SetOnce):
 
     def beside(self, engine: Engine) -> tuple[kernels.Learner, kernels.Streams]:
         """Return arrays for another engine to run on these weights without changing them."""
-        return self._new_learner(0, engine.layout), self._new_streams(engine.layout)
+        return self._new_loop(0, engine.layout), self._new_streams(engine.layout)
 
     def _carried(self) -> dict[str, NDArray[Any]]:
         """Return what is carried besides weights and method, by name, not copied."""
@@ -470,8 +470,8 @@ class OnlineLearner(SetOnce):
             "pending_reset": self._streams.pending,
             "optimizer.first": self._memory.first,
             "optimizer.second": self._memory.second,
-            "gradient.cell": self._learner.grad[: self.cell.weights.size],
-            "gradient.readout": self._learner.readout_grad_flat,
+            "gradient.cell": self._loop.grad[: self.cell.weights.size],
+            "gradient.readout": self._loop.readout_grad_flat,
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -514,7 +514,8 @@ class OnlineLearner(SetOnce):
             pending=np.zeros(self.batch, bool),
         )
 
-    def _new_learner(self, update_every: int, layout: Layout) -> kernels.Learner:
+    def _new_loop(self, update_every: int, layout: Layout) -> kernels.Learner:
+        """Return this learner as compiled loops take it, with gradients of its own."""
         grads: Parameters = self._parameters.like()
         return kernels.Learner(
             maps=self.cell.maps,

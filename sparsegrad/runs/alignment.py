@@ -57,19 +57,19 @@ class Follower:
             self._engine: Any = influence_engine(cell, method.n, batch, 1)
         else:
             self._engine = method.engine(cell, batch, 1)
-        self._learner, self._streams = learner.beside(self._engine)
+        self._loop, self._streams = learner.beside(self._engine)
         self.dropped = self.bound = self.norm = 0.0  # of the first stream
 
     def step(self, chunk: Chunk) -> NDArray[np.float64]:
         """Follow one step; return the gradient of its loss, (weights,)."""
         before = self._influence() if self._sampled() else None
-        grad = self._learner.grad
+        grad = self._loop.grad
         grad[:] = 0
-        raise_fault(self._engine.run(self._learner, chunk, self._streams))
+        raise_fault(self._engine.run(self._loop, chunk, self._streams))
         if self.bounded:
             self._bound(before, bool(chunk.resets[0, 0]))
         self._steps += 1
-        return grad[: self._learner.maps.weights.size].astype(np.float64)
+        return grad[: self._loop.maps.weights.size].astype(np.float64)
 
     def _sampled(self) -> bool:
         return self.bounded and self._steps % self._every == 0
