@@ -17,7 +17,7 @@ from sparsegrad.kernels.learning import steps
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.learning.optimizers import Adam
 from sparsegrad.learning.readout import Linear
-from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp, bptt, rflo, snap, uoro
+from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp, bptt, snap, traces, uoro
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="there is no compiled code to look at")
 BATCH, INPUTS, UNITS = 2, 3, 6
@@ -76,7 +76,7 @@ def assert_allocates_nothing(compiled: Any) -> None:
 @pytest.mark.parametrize(
     ("module", "loop", "method"),
     [
-        (rflo, "run_traces", SnAp(1)),
+        (traces, "run_traces", SnAp(1)),
         (snap, "run_snap", SnAp(2)),
         (uoro, "run_uoro", UORO()),
         (bptt, "run_bptt", BPTT(4)),
