@@ -15,6 +15,7 @@ from docutils.parsers.rst import Directive
 from sphinx.errors import ConfigError
 
 import sparsegrad
+from sparsegrad import registry
 from sparsegrad.cli import main as command_line
 
 HERE = Path(__file__).parent
@@ -73,6 +74,16 @@ mathjax_path = "mathjax/tex-chtml.js"
 
 # What documents the embedding needs the frameworks; where one is missing, its page is thinner.
 autodoc_mock_imports = [name for name in ("torch", "jax", "rustworkx") if not find_spec(name)]
+
+# A cell, method or optimiser with a row in the registry has its page.
+for rows, title in ((registry.CELLS, "Built-in cells"), (registry.METHODS, "Built-in methods"),
+                    (registry.OPTIMIZERS, "Built-in optimisers")):  # fmt: skip
+    names = "".join(f"   {row.type_name}\n" for row in rows.values())
+    page = HERE / "reference" / f"rows_{title.split()[1]}.rst"
+    text = f"""{title}\n{"=" * len(title)}\n\n.. currentmodule:: sparsegrad\n
+.. autosummary::\n   :toctree: generated\n\n{names}"""
+    if not page.is_file() or page.read_text("utf-8") != text:
+        page.write_text(text, "utf-8")
 
 FRAMEWORKS = {"pytorch": "torch", "jax": "jax"}
 RUN = [  # a tutorial whose framework is not here is shown, not run
