@@ -30,6 +30,7 @@ IN_ORDER = DOCS / "tutorials" / "command_line.md"  # its commands run, one after
 OURS = (  # commands of other programs that the pages name
     "python3 -m venv .venv && . .venv/bin/activate",
     "pre-commit install",
+    """echo 'eval "$(sparsegrad --print-completion bash)"' >> ~/.bashrc""",
     ".ci/run",
 )
 
