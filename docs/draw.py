@@ -145,8 +145,9 @@ def main(folder: Path = HERE / "pictures") -> None:
     folder.mkdir(exist_ok=True)
     with mpl.rc_context(STYLE):
         for name, draw in PICTURES.items():
-            draw().savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight",
-                           metadata={"Software": None})  # fmt: skip
+            figure = draw()
+            figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+            figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
 
 
 if __name__ == "__main__":
