@@ -51,7 +51,7 @@ def crossing(rounds: int, steps: int = 200) -> dict[str, object]:
     state, parameters = torch.zeros(1, 4), list(cell.parameters())
     linear, theirs = torch.nn.Linear(2, 4), torch.nn.GRUCell(2, 4)
     linear_parameters, their_parameters = list(linear.parameters()), list(theirs.parameters())
-    window, link = cell._window, cell._link
+    window, link, host = cell._window, cell._link, cell._link.host
 
     def drop(parameters: list[torch.Tensor]) -> None:
         for parameter in parameters:
@@ -87,16 +87,16 @@ def crossing(rounds: int, steps: int = 200) -> dict[str, object]:
             h.sum().backward()
 
     def kernels() -> None:
-        step = window.open(1)
+        step, told, starts = window.open(1, True, False)
         new_state, at = np.empty((1, 1, 4), np.float32), (x.data_ptr(), *[state.data_ptr()] * 2)
         signal, grad = np.ones((1, 4), np.float32), np.zeros(window.order.size, np.float32)
-        d_pre, influence = window._spare_d_pre, window.influence
+        d_pre, influence, last = host.spare_d_pre, window._influence, window.last
         data = step.dynamics_data, step.immediate_data
         for _ in range(steps):
-            host_step(window._words_of_cell, link.parts, *at, 2, new_state, d_pre, *data)
+            host_step(host.words, link.parts, *at, 2, told, starts, last, new_state, d_pre, *data)
             host_influence_step(
-                window._words, *data, True, signal, influence.panels, window.order, grad,
-                window._step_grad, influence.scratch,
+                window._words, *data, True, signal, influence._panels, window.order, grad,
+                window._step_grad, influence._scratch,
             )  # fmt: skip
         window.discard(step)
 

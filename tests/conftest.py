@@ -51,6 +51,7 @@ ABOVE_THE_KERNELS = [
     "test_examples.py",
     "test_house.py",
     "test_jax.py",
+    "test_onnx.py",
     "test_package.py",
     "test_perf_smoke.py",
     "test_public_paths.py",
@@ -58,6 +59,10 @@ ABOVE_THE_KERNELS = [
     "test_site.py",
     "test_tasks.py",
     "test_torch.py",
+    "test_torch_habits.py",
+    "test_torch_hosts.py",
+    "test_torch_options.py",
+    "test_torch_state.py",
     "test_train.py",
 ]
 

@@ -1,5 +1,10 @@
 """SnapStep: against jax.grad through lax.scan, and against our own learner."""
 
+import os
+import pickle
+import subprocess
+import sys
+
 import numba
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ if numba.config.DISABLE_JIT:
     pytest.skip("XLA's handlers must be compiled", allow_module_level=True)
 
 import jax.numpy as jnp  # noqa: E402
+from jax import export  # noqa: E402
 
 from sparsegrad.interop.jax import Carry, SnapStep  # noqa: E402
 
@@ -304,3 +310,210 @@ def test_bad_input_is_refused_in_one_line():
         with pytest.raises(error, match=text) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def grads_of(step):
+    loss = jax.grad(step_loss(step), has_aux=True)
+    return lambda params, carry, x, target: loss(params, mlp(), carry, x, target)
+
+
+@pytest.mark.parametrize("cls", CELLS)
+@pytest.mark.parametrize("jitted", [False, True])
+def test_vmap_puts_streams_beside_each_other(cls, jitted):
+    step, (_, targets) = SnapStep(a_cell(cls)), data()
+    params, maps = step.params(), 2
+    rng = np.random.default_rng(3)
+    many = jnp.array(rng.standard_normal((maps, BATCH, INPUTS)))
+    carries = [step.carry(BATCH) for _ in range(maps)]
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *carries)
+    one = grads_of(step)
+    mapped = jax.vmap(one, in_axes=(None, 0, 0, None))
+    if jitted:
+        mapped = jax.jit(mapped)
+    for t in range(3):
+        grads, stacked = mapped(params, stacked, many + t, targets[t])
+        for k in range(maps):
+            grad, carries[k] = one(params, carries[k], many[k] + t, targets[t])
+            for name in NAMES:
+                np.testing.assert_array_equal(grads[name][k], grad[name])
+            np.testing.assert_array_equal(stacked.state[k], carries[k].state)
+            np.testing.assert_array_equal(stacked.influence[k], carries[k].influence)
+    assert np.abs(stacked.influence).max() > 0
+
+
+def test_vmap_over_parameters_and_of_a_map_and_over_x_alone():
+    step, (xs, targets) = SnapStep(a_cell(sparsegrad.GRU)), data()
+    params, carry = step.params(), step.carry(BATCH)
+    several = jax.tree.map(lambda p: jnp.stack([p, 2 * p, -p]), params)
+    one = grads_of(step)
+    found, after = jax.jit(jax.vmap(one, in_axes=(0, None, None, None)))(
+        several, carry, xs[0], targets[0]
+    )
+    for k, scale in enumerate((1, 2, -1)):
+        grad, new = one(jax.tree.map(lambda p: scale * p, params), carry, xs[0], targets[0])  # noqa: B023
+        for name in NAMES:
+            np.testing.assert_array_equal(found[name][k], grad[name])
+        np.testing.assert_array_equal(after.influence[k], new.influence)
+    nested = jax.vmap(jax.vmap(lambda x: step(params, carry, x)[1]))(
+        xs.reshape(2, 3, BATCH, INPUTS)
+    )
+    flat = jax.vmap(lambda x: step(params, carry, x)[1])(xs)
+    np.testing.assert_array_equal(nested.reshape(flat.shape), flat)
+    np.testing.assert_array_equal(flat[4], step(params, carry, xs[4])[1])
+
+
+def test_a_gradient_of_a_mapped_loss_is_the_sum():
+    step, (xs, targets) = SnapStep(a_cell(sparsegrad.GRU)), data()
+    carry = step.carry(BATCH)
+
+    def total(params):
+        def one(x, target):
+            return step_loss(step)(params, mlp(), carry, x, target)[0]
+
+        return jax.vmap(one)(xs[:3], targets[:3]).sum()
+
+    found = jax.jit(jax.grad(total))(step.params())
+    parts = [grads_of(step)(step.params(), carry, xs[k], targets[k])[0] for k in range(3)]
+    for name in NAMES:
+        same(found[name], sum(np.asarray(part[name]) for part in parts), 1e-12)
+
+
+def test_checkpointed_steps_have_the_same_gradient():
+    step, (xs, targets) = SnapStep(a_cell(sparsegrad.GRU)), data()
+
+    def total(params, call):
+        carry, out = step.carry(BATCH), 0
+        for x, target in zip(xs, targets, strict=True):
+            carry, h = call(params, carry, x)
+            out = out + loss_of(mlp(), h, target)
+        return out
+
+    plain, again = (jax.grad(total)(step.params(), call) for call in (step, jax.checkpoint(step)))
+    for name in NAMES:
+        np.testing.assert_array_equal(plain[name], again[name])
+
+
+def test_what_cannot_be_differentiated_says_so():
+    step, (xs, _) = SnapStep(a_cell(sparsegrad.GRU)), data()
+    params, carry = step.params(), step.carry(BATCH)
+
+    def loss(params, x):
+        return (step(params, carry, x)[1] ** 2).sum()
+
+    def penalty(x):
+        return (jax.grad(loss, argnums=1)(params, x) ** 2).sum()
+
+    for call in (jax.grad(penalty), jax.jit(jax.grad(penalty))):
+        with pytest.raises(TypeError, match="differentiated once") as caught:
+            call(xs[0])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match="forward-mode"):  # JAX's own line
+        jax.jvp(lambda x: loss(params, x), (jnp.array(xs[0]),), (jnp.array(xs[0]),))
+    with pytest.raises(TypeError, match="x must be float64, got bfloat16"):
+        step(params, carry, jnp.array(xs[0], jnp.bfloat16))
+
+
+def test_an_exported_step_runs_again():
+    step, (xs, _) = SnapStep(a_cell(sparsegrad.GRU)), data()
+    params, carry = step.params(), step.carry(BATCH)
+    checks = [export.DisabledSafetyCheck.custom_call(name) for name in step.custom_calls]
+    exported = export.export(
+        jax.jit(lambda p, state, influence, x: tuple(step(p, Carry(state, influence), x)[0])),
+        disabled_checks=checks,
+    )(params, *carry, xs[0])
+    again = export.deserialize(exported.serialize())
+    state, influence = again.call(params, *carry, xs[0])
+    expected, _ = step(params, carry, xs[0])
+    np.testing.assert_array_equal(state, expected.state)
+    np.testing.assert_array_equal(influence, expected.influence)
+
+
+def test_a_carry_is_saved_and_restored(tmp_path):
+    step, (xs, _) = SnapStep(a_cell(sparsegrad.LSTM)), data()
+    params, carry = step.params(), step.carry(BATCH)
+    carry, _ = step(params, carry, xs[0])
+    np.savez(tmp_path / "carry.npz", **carry._asdict())
+    with np.load(tmp_path / "carry.npz") as file:
+        again = Carry(**{name: jnp.array(file[name]) for name in file.files})
+    other = pickle.loads(pickle.dumps(step))
+    assert other.n == step.n
+    found, expected = other(params, again, xs[1])[0], step(params, carry, xs[1])[0]
+    np.testing.assert_array_equal(found.influence, expected.influence)
+    np.testing.assert_array_equal(found.state, expected.state)
+
+
+def test_a_step_as_an_equinox_cell():
+    equinox = pytest.importorskip("equinox", reason="equinox is not installed")
+
+    class Cell(equinox.Module):
+        params: dict
+        step: SnapStep = equinox.field(static=True)
+
+        def __call__(self, carry, x):
+            return self.step(self.params, carry, x)
+
+    step, (xs, targets) = SnapStep(a_cell(sparsegrad.GRU)), data()
+    cell = Cell(step.params(), step)
+
+    @equinox.filter_jit
+    def grad(cell, carry, x, target):
+        def loss(cell):
+            after, h = cell(carry, x)
+            return loss_of(mlp(), h, target), after
+
+        return equinox.filter_grad(loss, has_aux=True)(cell)
+
+    found, carry = grad(cell, step.carry(BATCH), xs[0], targets[0])
+    expected, after = grads_of(step)(step.params(), step.carry(BATCH), xs[0], targets[0])
+    for name in NAMES:
+        np.testing.assert_array_equal(found.params[name], expected[name])
+    np.testing.assert_array_equal(carry.influence, after.influence)
+
+
+def test_a_carry_that_is_not_finite_is_named():
+    step, (xs, _) = SnapStep(a_cell(sparsegrad.GRU)), data()
+    params, carry = step.params(), step.carry(BATCH)
+    carry, _ = step(params, carry, xs[0])
+    step.require_finite(carry)
+    broken = Carry(carry.state, carry.influence.at[1, 0].set(jnp.inf))
+    with pytest.raises(FloatingPointError, match=r"the influence must stay finite.*stream 1"):
+        step.require_finite(broken)
+    step.require_finite(step.reset(broken, np.array([False, True, False])))
+    with pytest.raises(FloatingPointError, match=r"the state must stay finite.*stream 2"):
+        step.require_finite(Carry(carry.state.at[2].set(jnp.nan), carry.influence))
+
+
+SHARDED = """
+import jax, numpy as np, jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec as P
+import sparsegrad
+from sparsegrad.interop.jax import SnapStep, Carry
+assert jax.device_count() == 2
+step = SnapStep(sparsegrad.GRU(4, 9, sparsity=0.6, seed=1))
+params, x = step.params(), jnp.array(np.random.default_rng(0).standard_normal((4, 4)), "float32")
+def one(params, carry, x):
+    def loss(params):
+        after, h = step(params, carry, x)
+        return (h ** 2).sum(), after
+    return jax.grad(loss, has_aux=True)(params)
+def all_of(params, carry, x):
+    grads, carry = one(params, carry, x)
+    return jax.tree.map(lambda g: jax.lax.psum(g, "data"), grads), carry
+mesh = Mesh(np.array(jax.devices()), ("data",))
+spec = Carry(P("data"), P("data"))
+sharded = jax.jit(jax.shard_map(all_of, mesh=mesh, in_specs=(P(), spec, P("data")),
+                  out_specs=(P(), spec), check_vma=False))
+carry = again = step.carry(4)
+for _ in range(3):
+    grads, carry = one(params, carry, x)
+    found, again = sharded(params, again, x)
+    for name in grads:
+        np.testing.assert_allclose(found[name], grads[name], rtol=2e-5, atol=1e-6)
+    np.testing.assert_array_equal(again.influence, carry.influence)
+"""
+
+
+def test_streams_on_two_devices():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    subprocess.run([sys.executable, "-c", SHARDED], check=True, env=environment)

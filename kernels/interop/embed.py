@@ -16,6 +16,8 @@ from ..influence.panels import CONTRACT, UPDATE, panels_range
 from .addresses import CELL_WORDS, cell_at, program_at, real_at
 
 FINE = -1
+COMPARED, SURE, LEARNABLE = 1, 2, 4
+"""What `find_starts` is told: look at the state; a zero one goes on; it requires a gradient."""
 KINDS = (rnn_tanh, rnn_relu, gru, lstm)
 """The updates that `elementwise` knows: a pointer to a function costs 25 µs to pass in a call."""
 
@@ -64,11 +66,50 @@ def add_in_order(
     order: NDArray[np.int32],  # (size,)  weight of each element; -1 where none exists   in
     step_grad: NDArray[np.floating],  # (weights,)   in, in the order of the maps
     grad: NDArray[np.floating],  # (size,)           in/out, as the host has its parameters
-) -> None:
-    """Add a gradient in the host's order."""
+) -> bool:
+    """Add a gradient in the host's order; return whether the sum is finite."""
+    broken = 0
     for i in range(order.size):
         if order[i] >= 0:
             grad[i] += step_grad[np.uint32(order[i])]
+            broken |= not np.isfinite(grad[i])
+    return broken == 0
+
+
+# J belongs to the state that its last step returned. A row that is given back as it was goes on; a
+# row of zeros begins; any other has a J that is not here. One that was zero itself says neither.
+@njit(cache=True, nogil=True)
+def find_starts(
+    h: NDArray[np.floating],  # (B, units)                      in
+    c: NDArray[np.floating],  # (B, units)                      in, read where there is a second one
+    last: NDArray[np.floating],  # (C, B, units)                in: the state that J belongs to
+    told: int,  # of COMPARED, SURE and LEARNABLE
+    starts: NDArray[np.bool_],  # (B,)   in: where the host begins; out: and where the state is 0
+) -> int:
+    """Find where a sequence begins.
+
+    Return FINE, or 2B + b where J is another state's, 3B + b where a state of zeros may go on or
+    begin, 4B + b where a sequence begins at a state that wants a gradient.
+    """
+    components, batch, units = last.shape
+    for b in range(batch):
+        same = zero = True
+        for i in range(units):
+            same &= h[b, i] == last[0, b, i]
+            zero &= h[b, i] == 0
+            if components > 1:
+                same &= c[b, i] == last[1, b, i]
+                zero &= c[b, i] == 0
+        if starts[b]:
+            if told & LEARNABLE and not zero:
+                return 4 * batch + b
+        elif told & COMPARED and not same:
+            if not zero:
+                return 2 * batch + b
+            starts[b] = True
+        elif told & COMPARED and zero and not told & SURE:
+            return 3 * batch + b
+    return FINE
 
 
 @njit(cache=True, nogil=True)
@@ -79,6 +120,9 @@ def host_step(
     h_at: int,  # address of (B, units)                         in
     c_at: int,  # the same, where the state has two components  in
     wants: int,  # 0: s' alone; 1: and ∂s'/∂a; 2: D and I; 3: all    in
+    told: int,  # for `find_starts`                             in
+    starts: NDArray[np.bool_],  # (B,)  where a sequence begins     in/out, with D and I
+    last: NDArray[np.floating],  # (C, B, units)  the state J belongs to    in/out, with D and I
     new_state: NDArray[np.floating],  # (C, B, units)           out, component by component
     d_pre: NDArray[np.floating],  # (B or 1, C, maps, units)    out, or scratch
     dynamics_data: NDArray[np.floating],  # (B, nnz of D)       out
@@ -86,8 +130,8 @@ def host_step(
 ) -> tuple[bool, int]:
     """Run a step forward.
 
-    Return whether the weights are others than last time, and FINE, or b where x is not finite, or
-    B + b where s' is not.
+    Return whether the weights are others than last time, and FINE, or b where x is not finite,
+    B + b where s' is not, or what `find_starts` found; `last` is as it was then.
     """
     indptr, recurrent_end, indices, partials, dynamics, order = cell_at(cell, 0)
     components, batch, units = new_state.shape
@@ -102,6 +146,10 @@ def host_step(
     x = carray(real_at(x_at, zero), (batch, inputs))
     h = carray(real_at(h_at, zero), (batch, units))
     c = carray(real_at(c_at, zero), (batch, units))
+    if wants & 2:
+        outcome = find_starts(h, c, last, told, starts)
+        if outcome != FINE:
+            return False, outcome
     maps = Maps(indptr, recurrent_end, indices, weights)
     changed = gather_weights(parts, order, weights)
     for b in range(batch):
@@ -124,6 +172,11 @@ def host_step(
         if wants & 2:
             dynamics_values(dynamics, weights, d_state, outer, dynamics_data[b])
             immediate_values(maps, partials, sources, outer, immediate_data[b])
+    if wants & 2:
+        for k in range(components):
+            for b in range(batch):
+                for i in range(units):
+                    last[k, b, i] = new_state[k, b, i]
     return changed, FINE
 
 
@@ -181,13 +234,12 @@ def host_influence_step(
     grad: NDArray[np.floating],  # (host's size,)             in/out
     step_grad: NDArray[np.floating],  # (weights,)            scratch
     scratch: NDArray[np.floating],  # (1, scratch size)       scratch
-) -> None:
-    """Update J of every sequence and, if the step is scored, add its gradient."""
+) -> bool:
+    """Update J of every sequence; if it is scored add its gradient, and say if that is finite."""
     p = program_at(program, 0)
     mode = UPDATE | CONTRACT if scored else UPDATE
     panels_range(
         0, p[0].shape[0] - 1, mode, p[0], p[1], p[2], p[3], p[4], p[5], p[6],
         dynamics_data, immediate_data, state_grad, influence, step_grad, scratch[0],
     )  # fmt: skip
-    if scored:
-        add_in_order(order, step_grad, grad)
+    return add_in_order(order, step_grad, grad) if scored else True

@@ -12,7 +12,12 @@
 The gradient of a step's loss is J_tᵀ ∂L_t/∂s_t; none flows into the carry that a step is given, so
 that differentiating a whole `lax.scan` adds up the same online gradients (and stores J for every
 step: differentiate inside the scan's body where that is too much). A layer below gets the gradient
-of the current step only: what x did to earlier states is not in J.
+of the current step only: what x did to earlier states is not in J. It is differentiated once, in
+reverse: J holds first derivatives alone.
+
+`jax.vmap` over carries and inputs puts streams beside each other in one call; their gradients, and
+steps of different parameters, go one after the other. `jax.export` asks for the names of custom
+calls: ``SnapStep.custom_calls`` has them.
 
 The kernels are reached through XLA's foreign function interface and run on the CPU, on one thread;
 J is updated in place where XLA can spare its old value. Nothing is registered before the first
@@ -95,14 +100,41 @@ class SnapStep:
                 'jax.config.update("jax_enable_x64", True)'
             )
         _register(self._dtype)
-        self.cell = cell
+        self.cell, self.n = cell, n
         pattern, dynamics = dynamics_pattern(cell)
         self.pattern: ReachPattern = reach(pattern, immediate_pattern(cell), n)
         influence = Influence(self.pattern, dtype=cell.dtype, threads=1)
         self._sizes = program_sizes(influence)
         self._block = _block(cell, dynamics, influence)
+        self._call = _differentiated_once(_batched(self._call_once))
+        self._pull = _differentiated_once(self._pull_once)
         self._step = jax.custom_vjp(self._forward_alone)
         self._step.defvjp(self._forward, self._backward)
+
+    def __reduce__(self) -> Any:
+        return SnapStep, (self.cell, self.n)
+
+    @property
+    def custom_calls(self) -> tuple[str, str]:
+        """Names that ``jax.export.DisabledSafetyCheck.custom_call`` wants, of the FFI's calls."""
+        return f"sparsegrad_step_{self._dtype}", f"sparsegrad_pull_{self._dtype}"
+
+    def require_finite(self, carry: Carry) -> None:
+        """Refuse a carry whose state or J is not finite, outside of `jit`.
+
+        Raises
+        ------
+        FloatingPointError
+            If one is not: of which stream is said.
+        """
+        for name, array in zip(("state", "influence"), carry, strict=True):
+            flat = np.asarray(array).reshape(array.shape[0], -1)
+            bad = np.flatnonzero(~np.isfinite(flat).all(axis=1))
+            if bad.size:
+                raise FloatingPointError(
+                    f"the {name} must stay finite, it became NaN or infinite in stream {bad[0]}: "
+                    "reset() it there, or take a smaller n or smaller recurrent weights"
+                )
 
     def params(self) -> dict[str, jax.Array]:
         """Return the cell's weights: under each of PyTorch's names the vector of those that exist.
@@ -190,7 +222,7 @@ class SnapStep:
     def _array(self, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, self._dtype)
 
-    def _call(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
+    def _call_once(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
         cell, batch = self.cell, x.shape[0]
         components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
         _, p, d_nnz, i_nnz, size, scratch = self._sizes[:6]
@@ -204,7 +236,7 @@ class SnapStep:
         call = jax.ffi.ffi_call(
             f"sparsegrad_step_{self._dtype}", results, input_output_aliases={4: 1}
         )
-        return call(self._block, weights, x, state, influence)[:4]
+        return tuple(call(self._block, weights, x, state, influence)[:4])
 
     def _forward_alone(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
         return self._call(weights, x, state, influence)[:2]
@@ -216,14 +248,55 @@ class SnapStep:
     def _backward(self, residuals: Any, cotangents: Any) -> Any:
         influence, d_pre, ordered = residuals
         state_grad, _ = cotangents  # J is no output that a loss may look at
+        grad, x_grad = self._pull(ordered, d_pre, influence, state_grad)
+        return grad, x_grad, None, None
+
+    def _pull_once(self, ordered: Any, d_pre: Any, influence: Any, state_grad: Any) -> Any:
         batch = d_pre.shape[0]
         results = (
             self._array(ordered.size), self._array(batch, self.cell.inputs),
             self._array(ordered.size), self._array(self._sizes[5]),
         )  # fmt: skip
-        call = jax.ffi.ffi_call(f"sparsegrad_pull_{self._dtype}", results)
-        grad, x_grad, *_ = call(self._block, ordered, d_pre, influence, state_grad)
-        return grad, x_grad, None, None
+        call = jax.ffi.ffi_call(f"sparsegrad_pull_{self._dtype}", results, vmap_method="sequential")
+        return tuple(call(self._block, ordered, d_pre, influence, state_grad)[:2])
+
+
+def _batched(call: Any) -> Any:
+    """Give a step (weights, x, state, J) its rule for `vmap`: streams beside each other, or a loop.
+
+    Its last result, the weights in their order, has no batch of its own.
+    """
+    mapped = jax.custom_batching.custom_vmap(call)
+
+    @mapped.def_vmap
+    def rule(size: int, batched: Any, weights: Any, *streams: Any) -> Any:
+        streams = tuple(
+            array if is_batched else jnp.broadcast_to(array, (size, *array.shape))
+            for array, is_batched in zip(streams, batched[1:], strict=True)
+        )
+        if batched[0]:
+            out = jax.lax.map(lambda each: tuple(mapped(*each)), (weights, *streams))
+            return tuple(out), (True,) * len(out)
+        flat = [array.reshape(-1, *array.shape[2:]) for array in streams]
+        *found, ordered = mapped(weights, *flat)
+        out = [array.reshape(size, -1, *array.shape[1:]) for array in found]
+        return (*out, ordered), (True,) * len(out) + (False,)
+
+    return mapped
+
+
+def _differentiated_once(call: Any) -> Any:
+    """Have a call say that it is not to be differentiated by JAX itself."""
+    guarded = jax.custom_jvp(call)
+
+    @guarded.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise TypeError(
+            "a SnapStep must be differentiated once, by jax.grad or jax.vjp, got a second "
+            "derivative or forward mode: J holds first derivatives alone"
+        )
+
+    return guarded
 
 
 @cache

@@ -6,8 +6,14 @@ against the hundreds of J's entries). When the signals arrive, J is led through 
 once, each updated and contracted in a single pass; a step whose graph is gone can no longer get a
 signal, and J passes it without. Memory does not depend on the number of steps, only on how many
 the host keeps alive.
+
+J belongs to the state that its last step returned. A state that is given back as it was goes on, a
+row of zeros begins a sequence, and any other is refused, for its J is not here: so no step can take
+the J of another. `Saved` keeps the J of one state; it is copied only where both it and the steps
+after it are still wanted when J changes.
 """
 
+import os
 import weakref
 from collections import deque
 from typing import Any
@@ -17,8 +23,16 @@ from numpy.typing import NDArray
 
 from sparsegrad.influence.influence import Influence
 from sparsegrad.interop.addresses import program_arrays, program_sizes, with_addresses
-from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_threads
-from sparsegrad.kernels.interop.embed import add_in_order, host_influence_step
+from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
+from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
+from sparsegrad.kernels.interop.embed import (
+    COMPARED,
+    LEARNABLE,
+    SURE,
+    add_in_order,
+    host_influence_step,
+)
+from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern
 
 
@@ -27,6 +41,8 @@ class Ticket:
 
     Attributes
     ----------
+    window : Window
+        Whose step it is.
     number : int
         The step's place in the window's count.
     version : int
@@ -37,10 +53,13 @@ class Ticket:
         Whether no step waited for its signal when this one was made.
     """
 
-    __slots__ = ("__weakref__", "d_pre", "first", "number", "version")
+    __slots__ = ("__weakref__", "d_pre", "first", "number", "version", "window")
 
-    def __init__(self, number: int, version: int, d_pre: Any, first: bool = False) -> None:
-        self.number, self.version, self.d_pre, self.first = number, version, d_pre, first
+    def __init__(
+        self, window: "Window", number: int, version: int, d_pre: Any, first: bool = False
+    ) -> None:
+        self.window, self.number, self.version = window, number, version
+        self.d_pre, self.first = d_pre, first
 
 
 class Waiting:
@@ -59,6 +78,98 @@ class Waiting:
         return self.ticket is not None and self.ticket() is not None
 
 
+class Store:
+    """J's values, and who counts on them: with more than one, whoever changes them copies."""
+
+    __slots__ = ("influence", "users")
+
+    def __init__(self, influence: Influence) -> None:
+        self.influence = influence
+        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class Saved:
+    """J of some sequences after a step, and the state that it belongs to; it does not change.
+
+    Attributes
+    ----------
+    batch : int
+        Sequences; 0 before any began.
+    """
+
+    def __init__(self, window: "Window", number: int) -> None:
+        self._window, self._number = window, number
+        self._store: Store | None = None
+        self._fresh = window._fresh or window._new
+        self._resets = None if window._resets is None else window._resets.copy()
+        self._last = None if self._fresh else window.last.copy()
+
+    @property
+    def batch(self) -> int:
+        """Sequences; 0 before any began."""
+        return 0 if self._fresh else self._window.batch
+
+    def __repr__(self) -> str:
+        return f"Saved(batch={self.batch}, entries={self._window.pattern.nnz})"
+
+    def __getitem__(self, index: Any) -> "Saved":
+        """Return that of some of the sequences: an index, a slice, indices or a bool mask.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sequence.
+        """
+        if self._fresh:
+            raise IndexError("there is no sequence yet: save after a first step")
+        if not isinstance(index, slice):
+            index = np.asarray(index, np.intp if np.size(index) == 0 else None)
+        chosen = np.atleast_1d(np.arange(self.batch)[index])
+        if not chosen.size:
+            raise IndexError("at least one sequence must be chosen, got none")
+        window, store = self._window.like(), self.store()
+        window.begin(chosen.size)
+        window._influence._panels[:] = store.influence._panels[chosen]
+        window.last[:] = self._last[:, chosen]
+        window._resets = None if self._resets is None else self._resets[chosen]
+        return window.save()
+
+    def settle(self, store: Store) -> None:
+        """Have J in `store`: the window is about to go on."""
+        self._store = store
+        store.users.add(self)
+
+    def store(self) -> Store:
+        """Return where J is, after the steps before it."""
+        if self._store is None:
+            self._window.settle(self)
+        assert self._store is not None
+        return self._store
+
+    @property
+    def pattern(self) -> ReachPattern:
+        """Of J."""
+        return self._window.pattern
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of J."""
+        return self._window.dtype
+
+    def resume(self, owner: Any) -> "Window":
+        """Return a window of `owner` that goes on from here.
+
+        It is the one that this came from, if that is its own and has not moved.
+        """
+        window = self._window
+        if self._store is None and window.count == self._number and window.owner is owner:
+            window._resets = None if self._resets is None else self._resets.copy()
+            return window
+        made = window.like(self)
+        made.owner = owner
+        return made
+
+
 class Window:
     """J on a reach pattern, and the steps that it has yet to pass.
 
@@ -72,15 +183,22 @@ class Window:
     order : int32 array, (size,)
         The gradient as the host has its parameters: the weight of each element, -1 where none
         exists.
+    components : int
+        State numbers per unit.
 
     Attributes
     ----------
     batch : int
         Sequences side by side; 0 before the first step.
+    last : float array, (components, batch, units)
+        The state that J belongs to, once it has passed all steps.
     passed : int
         The step that J has come to; steps are counted by `count`.
-    version : int
-        Of the weights, counted by whoever sets them.
+    per_stream : list or None
+        Where the gradients of each sequence go, (batch, size) for each backward pass, if wanted.
+    held, returned, address, owner : Any
+        What the host keeps beside it: what its steps share, the last state as it was returned and
+        where that lies, and the cell that it is of.
     """
 
     def __init__(
@@ -89,41 +207,104 @@ class Window:
         dtype: np.dtype[Any],
         threads: int,
         order: NDArray[np.int32],
+        components: int = 1,
     ) -> None:
         self.pattern, self.dtype, self.threads, self.order = pattern, dtype, threads, order
-        self.version = self.count = self.passed = self.batch = 0
+        self.components = components
+        self.count = self.passed = self.batch = 0
+        self.per_stream: list[NDArray[Any]] | None = None
+        self.held: Any = None
+        self.owner: Any = None
+        self.returned: Any = None
+        self.address = 0
         self._waiting: deque[Waiting] = deque()
         self._signals: list[tuple[int, NDArray[Any]]] = []
-        self.restart()
+        self._saved: dict[int, weakref.WeakSet[Saved]] = {}
+        self._store: Store | None = None
+        self._fresh, self._trusts, self._new = True, False, False
+        self._resets: NDArray[np.bool_] | None = None
 
     @property
     def began(self) -> bool:
         """Whether J holds sequences, so that the batch size is fixed."""
         return not self._fresh
 
-    def restart(self) -> None:
-        """Begin new sequences, of any batch size, at the next step; J stays until then."""
-        self._resets: NDArray[np.bool_] | None = None
-        self._fresh = True
+    def like(self, saved: Saved | None = None) -> "Window":
+        """Return another window on the same pattern, from its beginning or from `saved`."""
+        made = Window(self.pattern, self.dtype, self.threads, self.order, self.components)
+        made.owner = self.owner
+        if saved is not None and not saved._fresh:
+            store = saved.store()
+            made._take_store(store)
+            assert saved._last is not None
+            made.last = saved._last.copy()
+            made._resets = None if saved._resets is None else saved._resets.copy()
+            made._fresh = False
+        return made
+
+    def restart(self) -> "Window":
+        """Return the window in which new sequences, of any batch size, begin at the next step.
+
+        It is this one, whose J stays until then, if nobody has saved it.
+        """
+        if any(self._saved.values()) or (self._store and len(self._store.users) > 1):
+            return self.like()
+        self._resets, self._fresh, self._trusts = None, True, False
+        return self
 
     def reset(self, which: NDArray[np.bool_]) -> None:
         """Begin a new sequence in some batch elements, bool (batch,), at the next step."""
         self._resets = which.copy() if self._resets is None else self._resets | which
 
-    def open(self, batch: int) -> Waiting:
-        """Return a step to fill with D and I; J is allocated, or begins anew, if it has to."""
+    def save(self) -> Saved:
+        """Return what the next step would go on from."""
+        saved = Saved(self, self.count)
+        self._saved.setdefault(self.count, weakref.WeakSet()).add(saved)
+        return saved
+
+    def settle(self, saved: Saved) -> None:
+        """Give `saved` its J: this one if it is there, or else a copy that is led there."""
+        assert self._store is not None
+        if saved._number == self.passed:
+            saved.settle(self._store)
+            return
+        influence = self._copy(self._influence)
+        for step in self._waiting:
+            if step.number <= saved._number:
+                self._advance(influence, step, None, self._no_grad)
+        saved.settle(Store(influence))
+
+    def open(
+        self, batch: int, sure: bool, learnable: bool
+    ) -> tuple[Waiting, int, NDArray[np.bool_]]:
+        """Return a step to fill with D and I, and what `find_starts` takes: `told` and `starts`.
+
+        J is allocated, or begins anew, if it has to.
+        """
         if self._fresh:
-            self._begin(batch)
+            self.begin(batch)
         elif self._waiting:
             self.catch_up()
-        return self._free.pop() if self._free else self._new_step()
+        told = LEARNABLE if learnable else 0
+        if self._new:
+            starts = np.ones(batch, np.bool_)
+        else:
+            if not self._trusts:
+                told |= COMPARED
+            if sure or self._resets is not None:
+                told |= SURE
+            starts = np.zeros(batch, np.bool_) if self._resets is None else self._resets.copy()
+        return self._free.pop() if self._free else self._new_step(), told, starts
 
-    def enter(self, step: Waiting, d_pre: NDArray[Any] | None) -> Ticket:
+    def enter(
+        self, step: Waiting, starts: NDArray[np.bool_], version: int, d_pre: NDArray[Any] | None
+    ) -> Ticket:
         """Let a filled step wait for its signal; return what to ask for it with."""
         self.count += 1
-        ticket = Ticket(self.count, self.version, d_pre, not self._waiting)
+        ticket = Ticket(self, self.count, version, d_pre, not self._waiting)
         step.number, step.ticket = self.count, weakref.ref(ticket)
-        step.resets, self._resets = self._resets, None
+        step.resets = starts if not self._new and starts.any() else None
+        self._resets, self._new, self._trusts = None, False, False
         self._waiting.append(step)
         return ticket
 
@@ -146,10 +327,20 @@ class Window:
         """Return Σ_t J_tᵀ δ_t over the last signals handed in, in the host's order, (size,).
 
         Older ones, of backward passes that did not ask for the weights, are dropped.
+
+        Raises
+        ------
+        FloatingPointError
+            If it is not finite.
         """
         wanted = dict(self._signals[len(self._signals) - signals :])
         self._signals.clear()
-        return self._lead(wanted, max(wanted, default=0))
+        grad, last = self._no_gradient(), max(wanted, default=0)
+        finite = self._again(wanted[self.passed], grad) if self.passed in wanted else True
+        while self._waiting and self._waiting[0].number <= last:
+            step = self._waiting.popleft()
+            finite &= self._pass(step, wanted.get(step.number), grad)
+        return self._summed(grad, finite, wanted.values())
 
     def gradient_of(self, ticket: Ticket, state_grad: NDArray[Any]) -> NDArray[Any]:
         """Return J_tᵀ δ_t of a step at once, (size,); signals handed in for later steps stay.
@@ -158,17 +349,16 @@ class Window:
         ------
         RuntimeError
             If J is past this step.
+        FloatingPointError
+            If it is not finite.
         """
         self._require_order(ticket)
-        grad = np.zeros(self.order.size, self.dtype)
+        grad = self._no_gradient()
         if ticket.number == self.passed:  # asked once more, with the graph retained
-            add_in_order(self.order, self.influence.contract(state_grad), grad)
+            finite = self._again(state_grad, grad)
         else:
-            step = self._waiting.popleft()
-            self._advance(step, state_grad, grad)
-            self.passed = step.number
-            self._free.append(step)
-        return grad
+            finite = self._pass(self._waiting.popleft(), state_grad, grad)
+        return self._summed(grad, finite, (state_grad,))
 
     def catch_up(self) -> None:
         """Lead J through the steps whose graph is gone."""
@@ -180,49 +370,77 @@ class Window:
         if self._fresh:
             return np.zeros((0, self.pattern.nnz), self.dtype)
         self.catch_up()
-        behind = self.influence._panels.copy() if self._waiting else None
-        for step in self._waiting:  # of these the signals may still come, so J goes back
-            self._advance(step, None, self._no_grad)
-        if self._resets is not None:
-            behind = self.influence._panels.copy() if behind is None else behind
-            self.influence._panels[self._resets] = 0
-        found = np.stack([self.influence.to_scipy(b).data for b in range(self.batch)])
-        if behind is not None:
-            self.influence._panels[:] = behind
+        influence = self._influence
+        if self._waiting or self._resets is not None:
+            influence = self._copy(influence)
+            for step in self._waiting:  # their signals may still come
+                self._advance(influence, step, None, self._no_grad)
+            if self._resets is not None:
+                influence._panels[self._resets] = 0
+        found = np.empty((self.batch, self.pattern.nnz), self.dtype)
+        for b in range(self.batch):
+            panels_to_csr(*influence._layout, influence._panels[b], found[b])
         return found
 
-    def set_entries(self, entries: NDArray[Any]) -> None:
-        """Set J from `entries`, (batch, nnz), as after the last of some steps."""
-        from scipy.sparse import csc_array
+    def set_entries(self, entries: NDArray[Any], last: NDArray[Any] | None) -> None:
+        """Set J from `entries`, (batch, nnz), as after the step that returned `last`.
 
-        self.restart()
+        Without it, the state of the next step is trusted to be the one that J belongs to.
+        """
+        self._fresh = True
         if not entries.shape[0]:
             return
-        self._begin(entries.shape[0])
-        pattern = self.pattern
+        self.begin(entries.shape[0])
+        self._new, self._trusts = False, last is None
+        if last is not None:
+            self.last[:] = last
         for b in range(self.batch):
-            matrix = csc_array(
-                (entries[b], pattern.indices, pattern.indptr), shape=pattern.shape[::-1]
-            )
-            self.influence.from_scipy(matrix, b)
+            csr_to_panels(*self._influence._layout, entries[b], self._influence._panels[b])
 
-    def _begin(self, batch: int) -> None:
+    def begin(self, batch: int) -> None:
         """Have a J of zeros for this batch."""
         self._waiting.clear()
         self._signals.clear()
         self.count += 1  # signals of what came before are refused
         self.passed = self.count
-        if batch != self.batch:
-            pattern = self.pattern
-            self.influence = influence = Influence(pattern, batch, self.dtype, self.threads)
-            self.batch = batch
-            self._words = with_addresses(program_sizes(influence), program_arrays(influence))
-            self._free: list[Waiting] = []
-            self._step_grad = np.zeros(pattern.shape[0], self.dtype)
-            self._no_signal = np.zeros((batch, pattern.shape[1]), self.dtype)
-            self._no_grad = np.zeros(0, self.dtype)
-        self.influence.reset()
-        self._fresh = False
+        if self._store is None or batch != self.batch:
+            self._take_store(Store(Influence(self.pattern, batch, self.dtype, self.threads)))
+            self.last = np.zeros((self.components, batch, self.units), self.dtype)
+        self._influence.reset()
+        self._fresh, self._new = False, True
+
+    @property
+    def units(self) -> int:
+        """Units of the cell: states over components."""
+        return self.pattern.shape[1] // self.components
+
+    def waits(self) -> bool:
+        """Whether a step waits whose signal may still come."""
+        return any(step.is_alive() for step in self._waiting)
+
+    def known_state(self) -> NDArray[Any] | None:
+        """Return the state that J belongs to, if sequences have begun and it is known."""
+        return None if self._fresh or self._new or self._trusts else self.last
+
+    def _take_store(self, store: Store) -> None:
+        if self._store is not None:
+            self._store.users.discard(self)
+        self._store, self._influence = store, store.influence
+        store.users.add(self)
+        pattern, self.batch = self.pattern, store.influence.batch
+        self._words = with_addresses(
+            program_sizes(self._influence), program_arrays(self._influence)
+        )
+        self._free: list[Waiting] = []
+        self._new = False
+        self._step_grad = np.zeros(pattern.shape[0], self.dtype)
+        self._no_signal = np.zeros((self.batch, pattern.shape[1]), self.dtype)
+        self._no_grad = np.zeros(0, self.dtype)
+
+    def _copy(self, influence: Influence) -> Influence:
+        made = Influence(self.pattern, influence.batch, self.dtype, self.threads)
+        made._panels[:] = influence._panels
+        return made
 
     def _require_order(self, ticket: Ticket) -> None:
         if ticket.number < self.passed:
@@ -231,17 +449,6 @@ class Window:
                 f"went on to {self.passed}: sum the losses, and call backward before a new sequence"
             )
 
-    def _lead(self, wanted: dict[int, NDArray[Any]], last: int) -> NDArray[Any]:
-        """Lead J up to step `last`; return the gradient of those steps that have a signal."""
-        grad = np.zeros(self.order.size, self.dtype)
-        if self.passed in wanted:  # asked once more, with the graph retained
-            add_in_order(self.order, self.influence.contract(wanted[self.passed]), grad)
-        waiting = self._waiting
-        while waiting and waiting[0].number <= last:
-            step = waiting.popleft()
-            self._pass(step, wanted.get(step.number), grad)
-        return grad
-
     def _new_step(self) -> Waiting:
         pattern, dtype = self.pattern, self.dtype
         return Waiting(
@@ -249,30 +456,144 @@ class Window:
             np.zeros((self.batch, pattern.immediate_indices.size), dtype),
         )
 
-    def _pass(self, step: Waiting, state_grad: NDArray[Any] | None, grad: NDArray[Any]) -> None:
-        self._advance(step, state_grad, grad)
+    def _no_gradient(self) -> NDArray[Any]:
+        size = self.order.size
+        return np.zeros(size if self.per_stream is None else (self.batch, size), self.dtype)
+
+    def _summed(self, grad: NDArray[Any], finite: bool, signals: Any) -> NDArray[Any]:
+        """Return a gradient, summed over the sequences, or say what made it break."""
+        if not finite:
+            self._raise_broken(signals)
+        if self.per_stream is None:
+            return grad
+        self.per_stream.append(grad)
+        return grad.sum(axis=0)
+
+    def _raise_broken(self, signals: Any) -> None:
+        for state_grad in signals:
+            bad = np.flatnonzero(~np.isfinite(state_grad).all(axis=1))
+            if bad.size:
+                raise FloatingPointError(
+                    f"the learning signal must be finite, got NaN or infinity in batch element "
+                    f"{bad[0]}: look at the loss"
+                )
+        sound = [all_finite(panels) for panels in self._influence._panels]
+        where = f" in batch element {sound.index(False)}" if False in sound else ""
+        raise FloatingPointError(
+            f"the influence must stay finite, it became NaN or infinite{where} after {self.passed} "
+            "steps: reset() it there, or take a smaller n or smaller recurrent weights"
+        )
+
+    def _pass(self, step: Waiting, state_grad: NDArray[Any] | None, grad: NDArray[Any]) -> bool:
+        if self._saved:
+            for saved in self._saved.pop(self.passed, ()):
+                saved.settle(self._store)
+        assert self._store is not None
+        if len(self._store.users) > 1:
+            self._store.users.discard(self)
+            self._store = Store(self._copy(self._influence))
+            self._store.users.add(self)
+            self._influence = self._store.influence
+        finite = self._advance(self._influence, step, state_grad, grad)
         self.passed = step.number
         self._free.append(step)
+        return finite
 
-    def _advance(self, step: Waiting, state_grad: NDArray[Any] | None, grad: NDArray[Any]) -> None:
-        """Update J by a step, and add the step's gradient where it has a signal."""
+    def _again(self, state_grad: NDArray[Any], grad: NDArray[Any]) -> bool:
+        """Add the gradient of the step that J has come to."""
+        if grad.ndim == 1:
+            return add_in_order(self.order, self._influence.contract(state_grad), grad)
+        influence, finite = self._influence, True
+        for b in range(self.batch):
+            panels_range(
+                0, len(influence._program.panels) - 1, CONTRACT, *influence._program,
+                self._nothing, self._nothing, state_grad[b : b + 1], influence._panels[b : b + 1],
+                self._step_grad, influence._scratch[0],
+            )  # fmt: skip
+            finite &= add_in_order(self.order, self._step_grad, grad[b])
+        return finite
+
+    @property
+    def _nothing(self) -> NDArray[Any]:
+        return np.empty((1, 0), self.dtype)
+
+    def _advance(
+        self,
+        influence: Influence,
+        step: Waiting,
+        state_grad: NDArray[Any] | None,
+        grad: NDArray[Any],
+    ) -> bool:
+        """Update J by a step; add its gradient where it has a signal, and say if it is finite."""
         if step.resets is not None:
-            self.influence._panels[step.resets] = 0
+            influence._panels[step.resets] = 0
         scored, delta = True, state_grad
         if delta is None:
             scored, delta = False, self._no_signal
-        influence, order, step_grad = self.influence, self.order, self._step_grad
+        D, immediate, panels = step.dynamics_data, step.immediate_data, influence._panels
+        if grad.ndim == 2 and scored:
+            return all([
+                host_influence_step(
+                    self._words, D[b : b + 1], immediate[b : b + 1], True, delta[b : b + 1],
+                    panels[b : b + 1], self.order, grad[b], self._step_grad, influence._scratch[:1],
+                )
+                for b in range(self.batch)
+            ])  # fmt: skip
         if influence.threads == 1:
-            host_influence_step(
-                self._words, step.dynamics_data, step.immediate_data, scored, delta,
-                influence._panels, order, grad, step_grad, influence._scratch,
+            return host_influence_step(
+                self._words, D, immediate, scored, delta, panels, self.order, grad.reshape(-1),
+                self._step_grad, influence._scratch,
             )  # fmt: skip
-            return
+        _require_own_threads()
         alone, _ = influence.kernels()
         panels_threads(
             alone, influence._cuts, UPDATE | CONTRACT if scored else UPDATE, *influence._program,
-            step.dynamics_data, step.immediate_data, delta, influence._panels, step_grad,
-            influence._scratch,
+            D, immediate, delta, panels, self._step_grad, influence._scratch,
         )  # fmt: skip
-        if scored:
-            add_in_order(order, step_grad, grad)
+        return add_in_order(self.order, self._step_grad, grad) if scored else True
+
+
+_threads_of: list[int] = []  # the process that started Numba's threads
+
+
+def _require_own_threads() -> None:
+    if not _threads_of:
+        _threads_of.append(os.getpid())
+    if _threads_of[0] != os.getpid():
+        raise RuntimeError(
+            "a forked process must not use its parent's threads, got a cell of threads > 1 after a "
+            "fork: start processes with spawn, or make the cell with threads=1"
+        )
+
+
+def raise_fault(outcome: int, batch: int) -> None:
+    """Say what `host_step` or `find_starts` has found.
+
+    Raises
+    ------
+    ValueError, FloatingPointError
+        Always.
+    """
+    kind, b = divmod(outcome, batch)
+    if kind == 0:
+        raise ValueError(f"x must be finite, got NaN or infinity in batch element {b}")
+    if kind == 1:
+        raise FloatingPointError(
+            f"the state must stay finite, it became NaN or infinite in batch element {b}"
+            "; lower the rate or clip"
+        )
+    if kind == 2:
+        raise ValueError(
+            f"the state must be the one that the last step returned, or zeros where a sequence "
+            f"begins, got another in batch element {b}, whose J is not here: save() J and "
+            "restore() it, carry it through step(x, h, J), or reset() to begin at this state"
+        )
+    if kind == 3:
+        raise ValueError(
+            f"a state of zeros after a state of zeros must say whether it begins a sequence, got "
+            f"one in batch element {b}: call reset(which), of no element if none begins"
+        )
+    raise ValueError(
+        f"the state that begins a sequence must not want a gradient, got one that does in batch "
+        f"element {b}: none flows into it; detach() it, or give what it knows as input"
+    )

@@ -6,8 +6,10 @@
     h = online(x, h)
     loss(readout(h), target).backward()
 
-D and I are evaluated by few vector-Jacobian products: rows that share no column in the known
-pattern go together, one product per colour. The rest is as in `sparsegrad.interop.torch.cells`.
+The cell runs once a step. D and I are evaluated by few vector-Jacobian products through the graph
+that it left: rows that share no column in the known pattern go together, one product per colour
+for D, and one per colour and batch element for I. The rest is as in
+`sparsegrad.interop.torch.cells`.
 """
 
 from hashlib import sha256
@@ -17,40 +19,45 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.func import functional_call, vjp, vmap
+from torch._compile import _disable_dynamo
+from torch.func import functional_call
 
 from sparsegrad.interop.torch.colouring import as_pattern, colour_rows
-from sparsegrad.interop.torch.graph import FLOATS, Root, require_cpu
+from sparsegrad.interop.torch.graph import FLOATS, Root, once, require_cpu
 from sparsegrad.interop.torch.probing import Patterns, all_masks, check_patterns, probe
-from sparsegrad.interop.window import Window
+from sparsegrad.interop.torch.products import Products
+from sparsegrad.interop.torch.state import State, load_state
+from sparsegrad.interop.torch.streams import Streams
+from sparsegrad.interop.window import Window, raise_fault
+from sparsegrad.kernels.interop.embed import FINE, find_starts
 from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 
 __all__ = ["Patterns", "SnApModule", "probe"]
 
 
-class SnApModule(nn.Module):
+class SnApModule(Streams):
     """A cell of your own that learns online by SnAp-n.
 
     Parameters
     ----------
     module : torch.nn.Module
-        ``h' = module(x, h)``, (batch, inputs) and (batch, units), made of operations that
-        ``torch.func.vmap`` knows. Its parameters are the ones that are trained.
+        ``h' = module(x, h)``, (batch, inputs) and (batch, units); each batch element for itself.
+        Its parameters are the ones that are trained.
     patterns : Patterns
         Where D and I may be non-zero: your own, or of `probe`.
     n : int or None
         Steps of reach; None for exact RTRL.
     inputs : int, optional
-        Width of x; given, the patterns are checked at random points first.
+        Width of x; default: that of the probe. The patterns are checked at random points; where
+        neither is given, at the first step.
     threads : int
         Threads of the influence update.
 
     Attributes
     ----------
     colours : int
-        Vector-Jacobian products of a step.
+        Vector-Jacobian products of a step for D.
 
     Raises
     ------
@@ -73,32 +80,29 @@ class SnApModule(nn.Module):
         units = sparse.csr_array(patterns.dynamics).shape[0]
         D = as_pattern("dynamics", patterns.dynamics, (units, units))
         immediate = as_pattern("immediate", patterns.immediate, (units, weights))
-        if inputs is not None:
-            check_patterns(module, self._masks, D, immediate, inputs)
+        self._to_check: Any = D, immediate
         self.n, self._threads = n, threads
-        self._colour = colour_rows(D, immediate)
-        self.colours = int(self._colour.max()) + 1
+        inputs = patterns.inputs if inputs is None else inputs
+        if inputs is not None:
+            self._check(inputs)
+        self._colours = colour_rows(D), colour_rows(sparse.csr_array(immediate))
+        self.colours = int(self._colours[0].max()) + 1
         self._build(reach(D, immediate, n))
+
+    def _check(self, inputs: int) -> None:
+        check_patterns(self.module, self._masks, *self._to_check, inputs)
+        self._to_check = None
 
     def _build(self, pattern: ReachPattern) -> None:
         """Make a window for the parameters' dtype, and what finds D and I in the products."""
         first = next(self.module.parameters())
         require_cpu("the parameters", first, None)
-        dtype, units = first.detach().numpy().dtype, pattern.shape[1]
+        dtype = first.detach().numpy().dtype
         exists = np.concatenate([mask.numpy().ravel() for mask in self._masks.values()])
         order = np.where(exists, np.cumsum(exists) - 1, -1).astype(np.int32)
         self._window = Window(pattern, dtype, self._threads, order)
-        self._token: Tensor | None = None
-        seeds = np.zeros((self.colours, units), dtype)
-        seeds[self._colour, np.arange(units)] = 1
-        self._seeds = torch.from_numpy(seeds)
-        # where each value of D and I lies in the (colours, columns) that the products return
-        rows = np.repeat(np.arange(units), np.diff(pattern.dynamics_indptr))
-        columns = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.immediate_indptr))
-        self._dynamics_at = _pair(self._colour[rows], pattern.dynamics_indices)
-        self._immediate_at = _pair(
-            self._colour[pattern.immediate_indices], np.flatnonzero(exists)[columns]
-        )
+        self._window.owner = self
+        self._products = Products(pattern, exists, self._colours, first.dtype)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """Make a time step.
@@ -107,7 +111,8 @@ class SnApModule(nn.Module):
         ----------
         x : Tensor, (batch, inputs)
         h : Tensor, (batch, units), optional
-            None begins new sequences: state and J are 0.
+            The state that the last step returned. Rows of zeros begin a sequence. None begins new
+            sequences: state and J are 0.
 
         Returns
         -------
@@ -116,148 +121,164 @@ class SnApModule(nn.Module):
         Raises
         ------
         TypeError, ValueError
-            If a tensor has another dtype or device, or the batch changed without `reset`.
+            If a tensor has another dtype or device, the batch changed without `reset`, or the
+            state is one whose J is not here.
         FloatingPointError
             If the state or its Jacobians stop being finite; J is as it was.
         """
-        window = self._window
-        dtype = getattr(torch, window.dtype.name)
+        if torch.compiler.is_compiling():
+            return _outside(self, x, h)
+        dtype = getattr(torch, self._window.dtype.name)
         require_cpu("x", x, dtype)
-        batch, units = x.shape[0], window.pattern.shape[1]
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.module.parameters())
-        if h is None:
-            h = torch.zeros(batch, units, dtype=dtype)
-            if learns:
-                window.restart()
-        require_cpu("h", h, dtype)
-        if h.shape != (batch, units):
-            raise ValueError(f"h must have shape ({batch}, {units}), got {tuple(h.shape)}")
-        if not torch.is_grad_enabled():
+        if self._to_check is not None and x.shape[0]:
+            self._check(x.shape[1])
+        (h,), learnable = self._start(x, None if h is None else (h,), dtype, learns)
+        if not torch.is_grad_enabled() or not x.shape[0]:
             return self.module(x, h)
-        if learns and window.began and window.batch != batch:
-            raise ValueError(
-                f"the batch must stay {window.batch} until reset(), got {batch}: call reset() first"
-            )
         h = h.detach()
-        fixed = {name: p.detach() for name, p in self.module.named_parameters()}
-        out = functional_call(self.module, fixed, (x, h))  # its graph leads to x alone
         if not learns:
-            return out
-        step = window.open(batch)
-        if not self._evaluate(fixed, x.detach(), h, step) or not out.isfinite().all():
-            window.discard(step)
-            raise FloatingPointError(
-                "the state and its Jacobians must stay finite, they became NaN or infinite; "
-                "lower the rate or clip"
-            )
-        ticket = window.enter(step, None)
-        if self._token is None:
-            self._token = Root.apply(window, *self.module.parameters())
-        return _Signal.apply(self._token, out, window, ticket, tuple(self.module.parameters()))
+            fixed = {name: p.detach() for name, p in self.module.named_parameters()}
+            return functional_call(self.module, fixed, (x, h))  # its graph leads to x alone
+        return self._learn(x, h, learnable)
 
-    def reset(self, which: Tensor | None = None) -> None:
-        """Begin a new sequence at the next step: in the elements of `which`, bool, or in all."""
-        if which is None or not self._window.began:
-            self._window.restart()
-        else:
-            self._window.reset(np.asarray(which))
+    def _learn(self, x: Tensor, h: Tensor, learnable: bool) -> Tensor:
+        window, values = self._window, h.numpy()
+        sure = window.address == h.data_ptr() and not h._version
+        step, told, starts = window.open(x.shape[0], sure, learnable)
+        made = False
+        try:
+            outcome = find_starts(values, values, window.last, told, starts)
+            if outcome != FINE:
+                raise_fault(outcome, x.shape[0])
+            fixed = {k: p.detach().requires_grad_() for k, p in self.module.named_parameters()}
+            x_leaf = x.detach().requires_grad_(x.requires_grad)
+            h_leaf = h.requires_grad_()
+            out = functional_call(self.module, fixed, (x_leaf, h_leaf))
+            self._products.fill(out, h_leaf, list(fixed.values()), step)
+            data = step.dynamics_data, step.immediate_data
+            if not all(all_finite(v.reshape(-1)) for v in data) or not out.isfinite().all():
+                raise FloatingPointError(
+                    "the state and its Jacobians must stay finite, they became NaN or infinite; "
+                    "lower the rate or clip"
+                )
+            made = True
+        finally:
+            if not made:
+                window.discard(step)
+        parameters = tuple(self.module.parameters())
+        if window.held is None or not _same(window.held[0], parameters):
+            window.held = parameters, Root.apply(window, *parameters)
+        ticket = window.enter(step, starts, 0, None)
+        window.last[0] = out.detach().numpy()
+        kept = (out, x_leaf) if x.requires_grad else None
+        new = _Signal.apply(window.held[1], x, out.detach().clone(), ticket, kept, parameters)
+        window.returned, window.address = new.detach(), new.data_ptr()
+        return new
 
-    def influence(self) -> Tensor:
-        """Return a copy of J's kept entries after the last step, (batch, entries)."""
-        return torch.from_numpy(self._window.entries())
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        nn.Module._save_to_state_dict(self, destination, prefix, keep_vars)
+        if self.saves_influence:
+            state = State.of(self._window)
+            destination[prefix + "pattern"] = _fingerprint(self._window.pattern)
+            destination[prefix + "influence"] = torch.from_numpy(state.entries)
+            destination[prefix + "state"] = torch.from_numpy(state.last)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return what `state_dict` holds beside the parameters: J, and a mark of its pattern."""
-        mark = _fingerprint(self._window.pattern)
-        return {"n": self.n, "pattern": mark, "influence": self.influence()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take J over.
-
-        Raises
-        ------
-        ValueError
-            If the state was saved with another n or other patterns.
-        """
-        window = self._window
-        if state["n"] != self.n:
-            raise ValueError(f"the state must be of n={self.n}, got one of n={state['n']}")
-        if state["pattern"] != _fingerprint(window.pattern):
-            raise ValueError(
-                "the state must be of these patterns, got one of others: build the module with "
-                "the patterns that it was saved with"
-            )
-        window.set_entries(state["influence"].numpy().astype(window.dtype))
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: list[str],
+        unexpected: list[str], errors: list[str],
+    ) -> None:  # fmt: skip
+        old = state_dict.pop(prefix + "_extra_state", None)
+        if isinstance(old, dict):
+            mark = np.frombuffer(bytes.fromhex(old["pattern"]), np.uint8).copy()
+            state_dict[prefix + "pattern"] = torch.from_numpy(mark)
+            state_dict[prefix + "influence"] = old["influence"]
+        pattern = state_dict.pop(prefix + "pattern", None)
+        state = State.taken(state_dict, prefix)
+        super()._load_from_state_dict(
+            state_dict, prefix, metadata, strict, missing, unexpected, errors
+        )
+        if state is None:
+            return
+        before = len(errors)
+        load_state(self, self.n, state, prefix, errors)
+        if len(errors) == before and pattern is not None:
+            if not torch.equal(pattern.cpu(), _fingerprint(self._window.pattern)):
+                errors.append(
+                    f"{prefix}influence must be of these patterns, got one of others: build the "
+                    "module with the patterns that it was saved with"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         window = state.pop("_window")
-        state["_token"] = None
-        state["_frozen"] = window.pattern, window.entries()
+        del state["_products"]
+        state["_frozen"] = window.pattern, *State.of(window)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        pattern, entries = state.pop("_frozen")
+        pattern, entries, last = state.pop("_frozen")
         super().__setstate__(state)
         self._build(pattern)
-        self._window.set_entries(entries)
+        self._window.set_entries(entries, last if last.shape[1] else None)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Follow ``.double()`` and ``.float()``; the next step refuses other devices."""
         super()._apply(fn, recurse)
         dtype, window = next(self.module.parameters()).dtype, self._window
         if dtype in FLOATS and FLOATS[dtype] != window.dtype.name:
-            entries = window.entries()
+            entries, last = State.of(window)
             self._build(window.pattern)
-            self._window.set_entries(entries.astype(FLOATS[dtype]))
+            kind = FLOATS[dtype]
+            self._window.set_entries(
+                entries.astype(kind), last.astype(kind) if last.shape[1] else None
+            )
         return self
 
-    def _evaluate(self, fixed: dict[str, Tensor], x: Tensor, h: Tensor, step: Any) -> bool:
-        """Fill a step's D and I by one product per colour; return whether they are finite."""
-
-        def rows(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-            def one(fixed: dict[str, Tensor], h: Tensor) -> Tensor:
-                return functional_call(self.module, fixed, (x[None], h[None]))[0]
-
-            pull: Any = vjp(one, fixed, h)[1]
-            by_weight, by_state = vmap(pull)(self._seeds)
-            return by_state, torch.cat([g.flatten(1) for g in by_weight.values()], 1)
-
-        by_state, by_weight = vmap(rows)(x, h)
-        step.dynamics_data[:] = by_state[:, self._dynamics_at[0], self._dynamics_at[1]].numpy()
-        step.immediate_data[:] = by_weight[:, self._immediate_at[0], self._immediate_at[1]].numpy()
-        data = step.dynamics_data, step.immediate_data
-        return all(all_finite(values.reshape(-1)) for values in data)
+    def _trained(self) -> dict[str, Tensor]:
+        return dict(self.module.named_parameters())
 
 
 class _Signal(torch.autograd.Function):
-    """Let δ through to the input's graph, and hand it in for the weights."""
+    """Hand δ in for the weights, and lead it to the input through the cell's own graph."""
 
     @staticmethod
     def forward(
-        ctx: Any, token: Tensor, out: Tensor, window: Window, ticket: Any, parameters: Any
+        ctx: Any, token: Tensor, x: Tensor, out: Tensor, ticket: Any, kept: Any, parameters: Any
     ) -> Tensor:
-        ctx.window, ctx.ticket = window, ticket
+        ctx.ticket, ctx.kept = ticket, kept
         ctx.save_for_backward(*parameters)  # torch refuses changes in place, and a second pass
-        return out.clone()
+        return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            return once(_Signal.backward, ctx, grad)
         _ = ctx.saved_tensors
-        ctx.window.signal(ctx.ticket, grad.contiguous().numpy())
-        return grad.new_ones(1), grad, None, None, None
+        x_grad = None
+        if ctx.kept is not None and ctx.needs_input_grad[1]:
+            out, x = ctx.kept
+            x_grad = torch.autograd.grad(out, x, grad, retain_graph=True, allow_unused=True)[0]
+        if not ctx.needs_input_grad[0]:
+            return None, x_grad, None, None, None, None
+        ctx.ticket.window.signal(ctx.ticket, grad.contiguous().numpy())
+        return grad.new_ones(1), x_grad, None, None, None, None
 
 
-def _fingerprint(pattern: ReachPattern) -> str:
+@_disable_dynamo
+def _outside(module: SnApModule, x: Tensor, h: Any) -> Any:
+    return module.forward(x, h)
+
+
+def _same(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> bool:
+    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
+
+
+def _fingerprint(pattern: ReachPattern) -> Tensor:
     digest = sha256()
     for array in (
         pattern.dynamics_indptr, pattern.dynamics_indices,
         pattern.immediate_indptr, pattern.immediate_indices,
     ):  # fmt: skip
         digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _pair(rows: Any, columns: Any) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(columns.astype(np.int64))
+    return torch.from_numpy(np.frombuffer(digest.digest(), np.uint8).copy())

@@ -1,5 +1,6 @@
 """Where the Jacobians of a torch cell may be non-zero: found, or checked, at random points."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,12 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev
+from torch.func import functional_call
+
+from sparsegrad.interop.torch.products import any_products
+
+SIZES = (1.0, 0.3, 3.0, 0.1)
+"""Of random weights: thresholds are passed with large ones, saturation with small ones."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,15 @@ class Patterns:
         Which entries of a parameter exist; of one that is not named, all.
     widened : tuple of str
         What a probe was in doubt of, and made wider.
+    inputs : int, optional
+        Width of x that a probe was told; then patterns are checked with it.
     """
 
     dynamics: Any
     immediate: Any
     masks: dict[str, Tensor]
     widened: tuple[str, ...] = ()
+    inputs: int | None = None
 
 
 def probe(
@@ -37,14 +46,15 @@ def probe(
     inputs: int,
     units: int,
     masks: dict[str, Tensor] | None = None,
-    trials: int = 8,
+    trials: int = 12,
     seed: int = 0,
 ) -> Patterns:
     """Find the patterns of D and I from exact Jacobians at random weights, inputs and states.
 
-    An entry is kept if it was not zero in any trial. A unit of which a later half of the trials
-    still found new entries, or a value that is not finite, is in doubt: it is widened to all
-    states, and if its weights are in doubt to all weights, and named in `widened`.
+    An entry is kept if it was not zero at any point. Points are drawn, of several sizes, until
+    `trials` in a row have shown nothing new. A unit with an entry that showed up once or twice
+    only, or with a value that is not finite, is in doubt, for others may not have shown up at all:
+    it is widened to all states, or to all weights, and named in `widened`.
 
     Parameters
     ----------
@@ -55,7 +65,7 @@ def probe(
     masks : dict of bool Tensor, optional
         Which entries of a parameter exist.
     trials : int
-        Points to look at, at least 2.
+        Points without anything new after which to stop, at least 2; ten times as many at most.
     seed : int
         Of the random points.
 
@@ -66,28 +76,32 @@ def probe(
     """
     if trials < 2:
         raise ValueError(f"trials must be at least 2, got {trials}")
-    masks = all_masks(module, masks)
+    module, masks = copy.deepcopy(module), all_masks(module, masks)
     generator = torch.Generator().manual_seed(seed)
-    total: list[Any] = [np.zeros((units, 0), bool)] * 2
+    hits: list[Any] = [0, 0]
     doubt = [np.zeros(units, bool), np.zeros(units, bool)]
-    for trial in range(trials):
-        point = _random_point(module, inputs, units, masks, generator)
+    quiet, points = 0, 0
+    while quiet < trials and points < 10 * trials:
+        point = _random_point(module, inputs, units, masks, generator, SIZES[points % len(SIZES)])
+        quiet, points = quiet + 1, points + 1
         for which, values in enumerate(_dense_jacobians(module, masks, *point)):
             bad = ~np.isfinite(values)
             hit = (values != 0) | bad
-            old = total[which] if total[which].size else np.zeros(hit.shape, bool)
-            if 2 * trial >= trials:
-                doubt[which] |= (hit & ~old).any(axis=1)
+            if (hit & (hits[which] == 0)).any():
+                quiet = 0
+            hits[which] = hits[which] + hit
             doubt[which] |= bad.any(axis=1)
-            total[which] = old | hit
-    widened = []
+    found, widened = [], []
     for which, name in enumerate(("D", "I")):
-        for unit in np.flatnonzero(doubt[which]):
-            total[which][unit] = True
+        seldom = (hits[which] > 0) & (hits[which] <= 2)
+        kept = hits[which] > 0
+        for unit in np.flatnonzero(doubt[which] | seldom.any(axis=1)):
+            kept[unit] = True
             widened.append(
                 f"row {unit} of {name}: its entries come and go, or are not finite; made full"
             )
-    return Patterns(sparse.csr_array(total[0]), sparse.csr_array(total[1]), masks, tuple(widened))
+        found.append(sparse.csr_array(kept))
+    return Patterns(found[0], found[1], masks, tuple(widened), inputs)
 
 
 def check_patterns(
@@ -101,8 +115,9 @@ def check_patterns(
         If one lacks an entry that is not zero: it is named.
     """
     generator = torch.Generator().manual_seed(1)
-    for _ in range(3):
-        point = _random_point(module, inputs, D.shape[0], masks, generator)
+    module = copy.deepcopy(module)
+    for size in SIZES:
+        point = _random_point(module, inputs, D.shape[0], masks, generator, size)
         values = _dense_jacobians(module, masks, *point)
         for name, pattern, found in zip("DI", (D, immediate), values, strict=True):
             lacking = np.argwhere((found != 0) & ~pattern.toarray())
@@ -133,12 +148,17 @@ def all_masks(module: nn.Module, masks: dict[str, Tensor] | None) -> dict[str, T
 
 
 def _random_point(
-    module: nn.Module, inputs: int, units: int, masks: dict[str, Tensor], generator: Any
+    module: nn.Module,
+    inputs: int,
+    units: int,
+    masks: dict[str, Tensor],
+    generator: Any,
+    size: float,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Draw weights where they exist (the rest stays as it is), an input and a state."""
     weights = {}
     for name, p in module.named_parameters():
-        drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+        drawn = size * torch.randn(p.shape, generator=generator, dtype=torch.float64)
         weights[name] = torch.where(masks[name], drawn, p.detach().double())
     x = torch.randn(inputs, generator=generator, dtype=torch.float64)
     return weights, x, torch.randn(units, generator=generator, dtype=torch.float64)
@@ -152,9 +172,10 @@ def _dense_jacobians(
         name: b.double() if b.is_floating_point() else b for name, b in module.named_buffers()
     }
 
-    def one(weights: dict[str, Tensor], h: Tensor) -> Tensor:
-        return functional_call(module, {**weights, **buffers}, (x[None], h[None]))[0]
-
-    by_weight, by_state = jacrev(one, argnums=(0, 1))(weights, h)
-    existing = [by_weight[name][:, masks[name]] for name in weights]
-    return by_state.detach().numpy(), torch.cat(existing, 1).detach().numpy()
+    leaves = {name: w.requires_grad_() for name, w in weights.items()}
+    h = h[None].requires_grad_()
+    out = functional_call(module, {**leaves, **buffers}, (x[None], h))
+    seeds = torch.eye(out.shape[1], dtype=out.dtype)[:, None]
+    by_state, *by_weight = any_products(out, [h, *leaves.values()], seeds)
+    existing = [g[:, masks[name]] for name, g in zip(leaves, by_weight, strict=True)]
+    return by_state[:, 0].numpy(), torch.cat(existing, 1).numpy()
