@@ -45,7 +45,7 @@ def guard_learner(learner: OnlineLearner, behind: bool) -> None:
     if hasattr(engine, "influence"):
         held.append(vars(engine.influence))
     own = [vars(learner), vars(learner._parameters), vars(cell)]
-    names = {"_learner", "_streams", "_memory", "flat", "arrays", "maps"}
+    names = {"_loop", "_streams", "_memory", "flat", "arrays", "maps"}
     trees = [v for d in held for v in d.values()] + [d[n] for d in own for n in names if n in d]
     guard = Guard([a for tree in trees for a in arrays_of(tree)], behind)
     for fields in held:
@@ -58,7 +58,7 @@ def guard_learner(learner: OnlineLearner, behind: bool) -> None:
 
     def run_slice(chunk: Any) -> Any:
         inner = Guard([], behind)(chunk)
-        outcome = engine.run(learner._learner, inner, learner._streams)
+        outcome = engine.run(learner._loop, inner, learner._streams)
         chunk.losses[:] = inner.losses
         return outcome
 
@@ -128,8 +128,8 @@ def step_too_far(dtype: str) -> None:
     """What the guard is for: a kernel reads one number behind its array."""
     learner = a_learner(SnAp(1), SIZES[1], dtype, False)
     guard_learner(learner, True)
-    maps = learner._learner.maps
-    short = learner._learner._replace(maps=maps._replace(indptr=maps.indptr[1:]))
+    maps = learner._loop.maps
+    short = learner._loop._replace(maps=maps._replace(indptr=maps.indptr[1:]))
     learner._engine.run(short, Guard([], True)(chunk_of(learner, dtype)), learner._streams)
     print("nothing happened", flush=True)
 

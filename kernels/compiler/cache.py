@@ -3,14 +3,20 @@
 Numba keeps them in NUMBA_CACHE_DIR, beside their source or in the user's own cache folder, and
 refuses to define a cached function where it may write to none of these: a read-only install of a
 user without a home, as in many containers. Then a temporary folder of the user's own serves.
+
+A file of the cache that a full disk or a killed process cut short would end every later start in an
+error of pickle: it is dropped, and what it held compiled anew.
 """
 
 import os
 import stat
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numba
+from numba.core.caching import IndexDataCacheFile
 from numba.misc.appdirs import AppDirs
 
 _LAST = Path("/dev/shm")  # in memory; containers with read-only disks have it too
@@ -74,4 +80,44 @@ def _temporary() -> Path:
         return _LAST
 
 
+class _Forgiving:
+    """Numba's two ways to read a file of its cache, for files that may be damaged.
+
+    They take the places of Numba's own: a damaged file of any function means the same.
+    """
+
+    load_index = IndexDataCacheFile._load_index
+    load_data = IndexDataCacheFile._load_data
+
+    @staticmethod
+    def drop(path: str) -> None:
+        warnings.warn(
+            f"{path} is cut short or damaged: dropped, what it held is compiled anew", stacklevel=2
+        )
+        Path(path).unlink(missing_ok=True)
+
+    @classmethod
+    def index(cls, file: Any) -> Any:
+        try:
+            return cls.load_index(file)
+        except OSError:
+            raise
+        except Exception:  # pickle raises what it likes at bytes that are none of its own
+            cls.drop(file._index_path)
+            return {}
+
+    @classmethod
+    def data(cls, file: Any, name: str) -> Any:
+        try:
+            return cls.load_data(file, name)
+        except OSError:
+            raise
+        except Exception:
+            path = file._data_path(name)
+            cls.drop(path)
+            raise FileNotFoundError(path) from None  # which Numba takes for: not there yet
+
+
+IndexDataCacheFile._load_index = lambda file: _Forgiving.index(file)
+IndexDataCacheFile._load_data = lambda file, name: _Forgiving.data(file, name)
 _ensure_place()

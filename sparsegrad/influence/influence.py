@@ -19,6 +19,7 @@ from sparsegrad.symbolic.rows import values_on
 from sparsegrad.system.checks import behaved, integer, plain, threads_wanted
 from sparsegrad.system.memory import aligned_zeros, require_memory
 from sparsegrad.system.ownership import SetOnce, refuse_second
+from sparsegrad.system.threads import parallel_turn, start_threads
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array
@@ -112,10 +113,10 @@ class Influence(SetOnce):
         size = self._program.size
         require_memory(size * self.batch * self.dtype.itemsize, "J with its padding")
         self._panels = aligned_zeros((self.batch, size), self.dtype)
-        most = numba.get_num_threads() if self._threads is None else self._threads
+        most = start_threads() if self._threads is None else self._threads
         self._cuts = cut_work(self._program, self.batch, most)
         if self.threads > 1:
-            numba.get_num_threads()  # starts them: a loop out of Numba's cache would not
+            start_threads()
         self._scratch = aligned_zeros((self.threads, self._program.scratch_size), self.dtype)
         self._turn = threading.Lock()
         self._no_data, self._no_grad = (
@@ -332,7 +333,8 @@ class Influence(SetOnce):
             if self.threads == 1:
                 panels_range(0, len(self._program.panels) - 1, mode, *work, self._scratch[0])
             else:
-                panels_threads(_alone(self.dtype), self._cuts, mode, *work, self._scratch)
+                with parallel_turn(self.threads):
+                    panels_threads(_alone(self.dtype), self._cuts, mode, *work, self._scratch)
         if mode & CONTRACT and not all_finite(grad):
             self._blame()
         return grad

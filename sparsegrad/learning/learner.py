@@ -20,6 +20,7 @@ from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.system.checks import integer, plain, threads_wanted
 from sparsegrad.system.memory import aligned_zeros
 from sparsegrad.system.ownership import SetOnce, refuse_second
+from sparsegrad.system.threads import parallel_turn
 
 _MOST_STEPS = 2**62  # of one update: they are counted in 64 bits
 
@@ -95,6 +96,8 @@ class OnlineLearner(SetOnce):
         self._parameters = readout.parameters(cell.units, cell.dtype)
         self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
         self._engine = method.engine(cell, self.batch, self._threads)
+        influence = getattr(self._engine, "influence", None)
+        self._width = max(self._engine.layout.threads, influence.threads if influence else 1)
         self._streams = self._new_streams(self._engine.layout)
         self._loop = self._new_loop(every, self._engine.layout)
         self._turn = threading.Lock()
@@ -185,7 +188,10 @@ class OnlineLearner(SetOnce):
         return chunk.losses
 
     def _run_slice(self, chunk: kernels.Chunk) -> Outcome:
-        return self._engine.run(self._loop, chunk, self._streams)
+        if self._width == 1:
+            return self._engine.run(self._loop, chunk, self._streams)
+        with parallel_turn(self._width):
+            return self._engine.run(self._loop, chunk, self._streams)
 
     def gradient(
         self,
@@ -223,9 +229,14 @@ class OnlineLearner(SetOnce):
                 readout_grad_flat=grads.flat,
             )
             engine, streams = self._engine.fresh(), self._new_streams(self._engine.layout)
-            call = self._slices["gradient"].run
-            raise_fault(call(lambda part: engine.run(learner, part, streams), chunk))
-            engine.flush(learner)
+
+            def backward(part: kernels.Chunk) -> Outcome:
+                with parallel_turn(self._width):
+                    return engine.run(learner, part, streams)
+
+            raise_fault(self._slices["gradient"].run(backward, chunk))
+            with parallel_turn(self._width):
+                engine.flush(learner)
             if not (np.isfinite(learner.grad).all() and np.isfinite(grads.flat).all()):
                 raise FloatingPointError(
                     "the gradient must be finite, it became NaN or infinite over these steps: use "
@@ -265,7 +276,8 @@ class OnlineLearner(SetOnce):
             streams, steps = self._new_streams(layout), layout.steps(self.cell, self.batch, 1)
 
             def forward(part: kernels.Chunk) -> Outcome:
-                return Outcome(*kernels.run_forward(update, self._loop, part, streams, steps))
+                with parallel_turn(self._width):
+                    return Outcome(*kernels.run_forward(update, self._loop, part, streams, steps))
 
             raise_fault(self._slices["evaluate"].run(forward, chunk))
             return chunk.losses

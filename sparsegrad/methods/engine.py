@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple, Protocol
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +9,7 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Steps, Streams
 from sparsegrad.kernels.vectors.simd import BYTES, SLACK
 from sparsegrad.system.memory import aligned_zeros
+from sparsegrad.system.threads import start_threads
 
 PARTS = 8
 """Ranges of units that threads share out; fixed, so that sums over them have one order."""
@@ -65,7 +65,7 @@ class Layout:
             cell, PARTS if cell.weights.size * self.groups >= SHARED_WORK else 1
         )
         # asked for in any case: it starts Numba's threads, which a loop out of the cache would not
-        available = numba.get_num_threads()
+        available = start_threads()
         wanted = available if threads is None else threads
         self.threads = min(wanted, self.parts.size - 1)
 

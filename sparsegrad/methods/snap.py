@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from sparsegrad.methods.engine import Layout, Outcome
 from sparsegrad.methods.traces import TraceEngine, own_weights
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.checks import integer
+from sparsegrad.system.threads import start_threads
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -87,7 +87,7 @@ class InfluenceEngine:
         # The compiled loop holds the parallel kernel. Numba starts its threads when it compiles or
         # loads that kernel itself, not when it loads a loop around it: without this a loop out of
         # the cache crashes, on one thread too.
-        numba.get_num_threads()
+        start_threads()
         self.influence = Influence(pattern, batch, cell.dtype, threads)
         self._dynamics = dynamics_pattern(cell)[1]
         self._threads = threads

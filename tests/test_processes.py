@@ -1,0 +1,111 @@
+"""Processes, threads and files of compiled code: what holds where Numba alone does not."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SHARED = """
+import threading
+import numpy as np
+import sparsegrad.influence.program as program
+from sparsegrad import Influence, reach
+program._SHARE = 1
+net, into = np.ones((9, 9)), np.tile(np.eye(9), 8)
+def make():
+    J = Influence(reach(net, into, 1), dtype="float64", threads=2)
+    assert J.threads == 2
+    return J
+def work(J):
+    for _ in range(2000):
+        J.update(np.full(81, 0.01), np.ones(72))
+"""
+
+
+def python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=900, check=False,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_two_callers_take_turns_at_numbas_own_scheduler() -> None:
+    """It kills the process when they meet ("Concurrent access has been detected")."""
+    code = SHARED + (
+        "several = [make() for _ in range(3)]\n"
+        "threads = [threading.Thread(target=work, args=(J,)) for J in several]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "assert all((J.panels == several[0].panels).all() for J in several)\n"
+        "print('all done')\n"
+    )
+    run = python(code, NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2")
+    assert run.stdout == "all done\n", run.stdout + run.stderr
+    assert run.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_fork_is_told_that_the_threads_are_not_there() -> None:
+    """It would wait for them without end; one thread works."""
+    code = SHARED + (
+        "import os\n"
+        "J = make(); J.update(np.ones(81), np.ones(72))\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    try:\n"
+        "        J.update(np.ones(81), np.ones(72))\n"
+        "    except RuntimeError as error:\n"
+        "        print(error, flush=True)\n"
+        "    one = Influence(J.pattern, dtype='float64', threads=1)\n"
+        "    one.update(np.ones(81), np.ones(72))\n"
+        "    print('one thread works', flush=True)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+        "J.update(np.ones(81), np.ones(72))\n"
+        "print('so does the parent')\n"
+    )
+    run = python(code, NUMBA_NUM_THREADS="2")
+    lines = run.stdout.splitlines()
+    assert len(lines) == 3, run.stdout + run.stderr
+    assert "threads must be 1 in a process forked" in lines[0]
+    assert lines[1:] == ["one thread works", "so does the parent"]
+
+
+FINITE = (
+    "import numpy as np\n"
+    "from sparsegrad.kernels.vectors.finite import all_finite\n"
+    "print(all_finite(np.ones(3)), all_finite(np.array([np.nan])))\n"
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with one compiled kernel."""
+    folder = tmp_path_factory.mktemp("numba")
+    run = python(FINITE, NUMBA_CACHE_DIR=str(folder))
+    assert run.stdout == "True False\n", run.stderr
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("kept", [0, 0.5, -1])
+def test_a_damaged_file_of_the_cache_is_compiled_anew(
+    suffix: str, kept: float, cache: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "numba"
+    shutil.copytree(cache, folder)
+    files = list(folder.rglob(f"*{suffix}"))
+    assert files
+    for file in files:
+        whole = file.read_bytes()
+        file.write_bytes(whole[: int(len(whole) * kept)] if kept >= 0 else b"?" * len(whole))
+    run = python(FINITE, NUMBA_CACHE_DIR=str(folder))
+    assert run.stdout == "True False\n", run.stderr
+    told = [line for line in run.stderr.splitlines() if "UserWarning" in line]
+    assert len(told) == len(files)
+    assert "cut short or damaged: dropped" in told[0]
+    if kept == 0.5:
+        again = python(FINITE, NUMBA_CACHE_DIR=str(folder))
+        assert (again.stdout, again.stderr) == ("True False\n", "")
