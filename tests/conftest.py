@@ -42,18 +42,22 @@ os.environ["PYTHONFAULTHANDLER"] = "1"  # a child process that crashes prints wh
 # What stands above the kernels runs compiled only: interpreted or bounds-checked it would take
 # most of the time and reach no kernel that the other files do not.
 ABOVE_THE_KERNELS = [
+    "fuzz",
     "test_allocations.py",
     "test_c.py",
     "test_checkpoint.py",
     "test_cli.py",
     "test_compare.py",
     "test_docs.py",
+    "test_edges.py",
     "test_examples.py",
+    "test_files.py",
     "test_house.py",
     "test_jax.py",
     "test_onnx.py",
     "test_package.py",
     "test_perf_smoke.py",
+    "test_processors.py",
     "test_public_paths.py",
     "test_registry.py",
     "test_site.py",

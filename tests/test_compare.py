@@ -18,7 +18,7 @@ from sparsegrad.cli import main as cli
 from sparsegrad.learning.chunk import check_chunk
 from sparsegrad.methods import RTRL, SnAp
 from sparsegrad.runs.alignment import Follower, compare_gradients
-from sparsegrad.runs.comparison import _reason, best_rates, results
+from sparsegrad.runs.comparison import _reason, best_rates, curve, results, run_all, table
 from sparsegrad.runs.comparison import plan as plan_runs
 from sparsegrad.runs.folder import Folder
 from sparsegrad.runs.run import Run
@@ -107,7 +107,7 @@ def test_a_comparison_that_was_stopped_goes_on(tmp_path, number):
 def test_the_best_rate_is_chosen_over_the_seeds():
     def row(rate, seed, value, status="finished"):
         return {"method": "a", "rate": rate, "seed": seed, "value": value, "status": status,
-                "tokens_per_second": 10.0}  # fmt: skip
+                "tokens": 5, "tokens_per_second": 10.0}  # fmt: skip
 
     rows = [row(1, 0, 3.0), row(1, 1, 5.0), row(2, 0, 9.0), row(2, 1, 1.0, "diverged")]
     (higher,) = best_rates(rows, higher_is_better=True)
@@ -167,7 +167,131 @@ def test_a_run_without_reports_has_a_row(tmp_path):
     (row,) = results(entries, "length")
     assert (row["status"], row["tokens"], row["value"]) == ("unfinished", 0, None)
     (line,) = best_rates([row], higher_is_better=False)
-    assert line["mean"] == np.inf
+    assert (line["runs"], line["mean"]) == (0, np.inf)
+
+
+# what counts
+
+
+def made(tmp_path, tokens, **more):
+    """A comparison of two runs, run in this process."""
+    entries = plan_runs(
+        {"task": "copy", **TINY, **more, **tokens}, ["rflo"], [0.1], [0, 1], tmp_path
+    )
+    for entry in entries:
+        if not entry.done:
+            Run(entry.settings, Folder(entry.path)).train()
+    return entries
+
+
+def test_runs_of_a_larger_budget_are_cut_at_the_one_that_is_asked_for(tmp_path):
+    made(tmp_path, {"tokens": 600}, report=30)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    entries = made(tmp_path, {"tokens": 200}, report=30)
+    assert all(entry.done for entry in entries)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    rows = results(entries, "length")
+    for row, entry in zip(rows, entries, strict=True):
+        assert (row["status"], row["value"] is not None) == ("finished", True)
+        assert 170 <= row["tokens"] <= 200
+        assert row["tokens"] == curve(entry, "length")[0][-1]
+    (line,) = best_rates(rows, higher_is_better=True)
+    assert line["tokens"][1] <= 200
+    assert "tokens" in table([line], "length").splitlines()[0].split()
+    whole = made(tmp_path, {"tokens": 600}, report=30)
+    assert all(row["tokens"] >= 600 for row in results(whole, "length"))
+    more = made(tmp_path, {"tokens": 700}, report=30)  # gone on with
+    assert all(row["tokens"] >= 700 for row in results(more, "length"))
+
+
+def test_a_budget_before_the_first_report_or_of_another_kind_is_refused(tmp_path):
+    made(tmp_path, {"tokens": 600}, report=300)
+    with pytest.raises(ValueError, match="must hold runs with a report within the budget"):
+        made(tmp_path, {"tokens": 100}, report=300)
+    with pytest.raises(ValueError, match="must hold runs with a budget of the same kind: tokens"):
+        made(tmp_path, {"seconds": 1.0}, report=300)
+
+
+def test_a_run_that_diverged_past_the_budget_had_not_within_it(tmp_path):
+    (entry, _) = made(tmp_path, {"tokens": 600}, report=30)
+    summary = entry.summary | {"status": "diverged", "reason": "…"}
+    (entry.path / "summary.json").write_text(json.dumps(summary))
+    (early, _) = plan_runs({"task": "copy", **TINY, "tokens": 200, "report": 30}, ["rflo"], [0.1],
+                           [0, 1], tmp_path)  # fmt: skip
+    assert early.status == "finished"
+    assert entry.done
+
+
+def test_a_failed_run_is_no_number_in_the_table():
+    def row(method, status, value, seed=0):
+        return {"method": method, "rate": 1, "seed": seed, "value": value, "status": status,
+                "tokens": 5, "tokens_per_second": None}  # fmt: skip
+
+    for higher in (True, False):
+        rows = [row("good", "finished", 0.5), row("good", "unfinished", 9.0, 1),
+                row("failed", "unfinished", None), row("stopped", "interrupted", 7.0)]  # fmt: skip
+        lines = best_rates(rows, higher)
+        assert lines[0]["method"] == "good"
+        good, *bad = table(lines, "x").splitlines()[1:]
+        assert good.split()[2] == "0.500"
+        assert good.split()[-3] == "1"
+        for text in bad:
+            assert text.split()[2:] == ["-"] * 5 + ["0", "0", "-"]
+
+
+@compiled_only
+def test_code_in_the_current_folder_is_not_run(tmp_path):
+    here, out = tmp_path / "here", tmp_path / "out"
+    here.mkdir()
+    for name in ("json.py", "numpy.py", "signal.py"):
+        (here / name).write_text("raise SystemExit('code of the current folder was run')\n")
+    (here / "sparsegrad").mkdir()  # as in a clone
+    (here / "sparsegrad" / "__init__.py").write_text("raise SystemExit('a clone was imported')\n")
+    entries = plan_runs({"task": "copy", **TINY, "tokens": 60}, ["rflo"], [0.1], [0], out)
+    old = os.getcwd()
+    os.chdir(here)
+    try:
+        errors, stopped = run_all(entries, 1, lambda *told: None)
+    finally:
+        os.chdir(old)
+    assert (errors, stopped) == ([], False)
+    assert entries[0].done
+
+
+def test_nothing_to_compare_is_said_in_a_line(tmp_path, capsys):
+    for arguments in (
+        ["--methods", ""], ["--methods", ","], ["--methods", "rflo", "--rates", ","],
+        ["--methods", "rflo", "--seeds", ""], ["--methods", "", "--passive"],
+    ):  # fmt: skip
+        status, _, err = run(capsys, "compare", "copy", *arguments, "--out", tmp_path / "new")
+        assert status == 2
+        assert "must name at least one value, got none" in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("lie", ['{"status": 3}', '{"status": "finished"}', "[]", "{", "{}"])
+def test_a_summary_that_lies_names_its_file(tmp_path, lie):
+    (entry, _) = made(tmp_path, {"tokens": 60})
+    path = entry.path / "summary.json"
+    path.write_text(lie)
+    if lie == "{}":
+        assert not entry.done
+        return
+    with pytest.raises(ValueError, match=str(path)):
+        results([entry], "length")
+
+
+def test_a_comparison_goes_into_no_folder_of_another_program(tmp_path):
+    for name in ("compare.csv", "runs/events.out", "runs/rflo_rate-0.1_seed-0/config.json",
+                 "runs/rflo_rate-0.1_seed-0/log.txt", "thesis.tex"):  # fmt: skip
+        folder = tmp_path / name.replace("/", "-")
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text('{"model": 1}')
+        with pytest.raises(ValueError, match="must be empty or hold what sparsegrad wrote"):
+            made(folder, {"tokens": 60})
+        assert [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()] == [
+            name
+        ]
 
 
 # along one trajectory

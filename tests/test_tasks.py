@@ -267,3 +267,94 @@ def test_streams_that_are_no_tables_of_numbers_are_refused(tmp_path):
     text.write_text("1,2\n3,4\n")
     with pytest.raises(ValueError, match="a row for each of 3 parts, got 2 rows"):
         Stream(text, batch=3)
+
+
+FIRST_ROWS = {
+    "1,2": [[1, 2]],
+    "\ufeff1,2": [[1, 2]],
+    '"1","2"': [[1, 2]],
+    " 1 , 2 ": [[1, 2]],
+    "1e0,+2.0": [[1, 2]],
+    "\n\n1,2": [[1, 2]],
+    "a,b": [],
+    "\ufeffa,b": [],
+    '"a, or so","b"': [],
+    "a,b,": [],
+    "NA,NA": [],  # no cell is a number: names, by the one rule
+    "\na,b": [],
+    "1,": None,
+    ",2": None,
+    "NA,2": None,
+    "1,2,": None,
+    "1x,2": None,
+    '"1,2': None,
+    '1,2"': None,
+    "1;2,3": None,
+    "a,2": None,
+    "1,b": None,
+    "1_0,2": None,
+    "1 2,3": None,
+    "\ufeff\ufeff1,2": None,
+    "nan,2": None,
+    "1,inf": None,
+    "1,1e999": None,
+}
+"""A first row, and the rows of numbers that it is: none where it is names, None where refused."""
+
+
+@pytest.mark.parametrize("row", FIRST_ROWS, ids=repr)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=repr)
+def test_a_first_row_is_never_lost(tmp_path, row, end):
+    path = tmp_path / "data.csv"
+    path.write_bytes(f"{row}\n3,4\n5,6\n".replace("\n", end).encode())
+    if FIRST_ROWS[row] is None:
+        with pytest.raises(ValueError, match=str(path)) as raised:
+            Stream(path, 0, steps=9).draw()
+        assert "\n" not in str(raised.value)
+        return
+    drawn = Stream(path, 1, steps=9).draw()
+    rows = np.concatenate([drawn.xs, drawn.targets], axis=2)[:, 0].tolist()
+    assert rows == [*FIRST_ROWS[row], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("row", [row for row, rows in FIRST_ROWS.items() if rows is None], ids=repr)
+def test_a_row_is_judged_alike_wherever_it_stands(tmp_path, row):
+    path = tmp_path / "data.csv"
+    for rows in ((row, "3,4", "5,6"), ("3,4", row, "5,6"), ("3,4", "5,6", row)):
+        path.write_text("\n".join(rows) + "\n")
+        with pytest.raises(ValueError, match=str(path)):
+            Stream(path, 0, steps=9).draw()
+
+
+def test_a_header_of_npy_with_any_bit_flipped_is_refused_or_a_table(tmp_path):
+    path = tmp_path / "data.npy"
+    np.save(path, np.arange(40, dtype="float32").reshape(10, 4))
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(128):
+        for bit in range(8):
+            broken = bytearray(whole)
+            broken[at] ^= 1 << bit
+            path.write_bytes(broken)
+            try:
+                Stream(path).draw()
+            except ValueError as error:
+                said = str(error)
+            else:
+                continue
+            refused += 1
+            assert str(path) in said
+            assert "\n" not in said
+    assert refused > 500
+
+
+@pytest.mark.parametrize(
+    "shape", ["(-1, 4)", "(10.0, 4)", "(True, 4)", "(10**30, 4)", "'ab'", "10"]
+)
+def test_a_shape_that_cannot_be_is_refused(tmp_path, shape):
+    path = tmp_path / "data.npy"
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    path.write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()
+                     + bytes(160))  # fmt: skip
+    with pytest.raises(ValueError, match=str(path)):
+        Stream(path)

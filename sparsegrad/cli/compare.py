@@ -1,14 +1,15 @@
 """The command `sparsegrad compare`."""
 
 import argparse
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from sparsegrad.cli.flags import add_flags, given_settings, split_words
-from sparsegrad.cli.messages import FAILED, INTERRUPTED, NO_PICTURE, complain, net
+from sparsegrad.cli.messages import FAILED, INTERRUPTED, complain, net
+from sparsegrad.cli.messages import tell as say
+from sparsegrad.cli.pictures import drawn
 from sparsegrad.runs.settings import Settings
+from sparsegrad.system.processors import usable_processors
 
 EXAMPLES = """examples:
   sparsegrad compare copy --methods snap:1 snap:2 rtrl uoro rflo --rates 1e-3 3e-3 --seeds 0 1 2 \\
@@ -33,7 +34,7 @@ def add_compare(commands: Any) -> None:
     add("--methods", nargs="+", metavar="METHOD", required=True)
     add("--rates", nargs="+", metavar="R", help=f"learning rates (default: {Settings.rate:g})")
     add("--seeds", nargs="+", metavar="SEED", help="(default: 0 1 2)")
-    add("--jobs", metavar="N", help="processes side by side (default: one per core)")
+    add("--jobs", metavar="N", help="processes side by side (default: one per processor granted)")
     add("--passive", action="store_true", help="compare gradients along one trajectory")
     add("--every", metavar="M", help="passive: steps between samples of the dropped mass "
         "(default: 1, which makes the bound of the bias a true one)")  # fmt: skip
@@ -51,7 +52,6 @@ def compare(arguments: argparse.Namespace) -> int:
 
     methods = split_words(arguments.methods)
     _check_flags(arguments)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.passive:
         return _passive(arguments, given, methods)
     read = {
@@ -64,7 +64,7 @@ def compare(arguments: argparse.Namespace) -> int:
             ("seed", ["0", "1", "2"]),
         )
     }
-    jobs = _count("jobs", arguments.jobs, os.cpu_count() or 1)
+    jobs = _count("jobs", arguments.jobs, usable_processors())
     from sparsegrad.runs.comparison import best_rates, measure_of, plan, results, run_all, table
     from sparsegrad.runs.comparison import write_results as write
 
@@ -74,20 +74,18 @@ def compare(arguments: argparse.Namespace) -> int:
     def tell(entry: Any, done: int, total: int) -> None:
         value = next((line.get(measure) for line in entry.metrics[-1:]), None)
         shown = "" if value is None else f"{measure} {value:.4g}"
-        print(f"[{done}/{total}] {entry.path.name} {entry.summary.get('status', 'failed')} {shown}",
-              file=sys.stderr, flush=True)  # fmt: skip
+        say(f"[{done}/{total}] {entry.path.name} {entry.status} {shown}")
 
     if waiting := sum(not entry.done for entry in entries):
         logs = arguments.out / "runs" / "*" / "log.txt"
-        print(f"{waiting} runs to go, {jobs} at a time; how far each is: {logs}",
-              file=sys.stderr, flush=True)  # fmt: skip
+        say(f"{waiting} runs to go, {jobs} at a time; how far each is: {logs}")
     errors, stopped = run_all(entries, jobs, tell)
     rows = results(entries, measure)
     lines = best_rates(rows, higher_is_better)
     print(table(lines, measure), end="", flush=True)
     written = write(arguments.out, entries, rows, lines, measure)
     written += draw_compared(arguments.out, entries, lines, measure)
-    print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
+    say(f"wrote {', '.join(map(str, written))}")
     for error in errors:
         complain(error)
     if stopped:
@@ -111,11 +109,6 @@ def draw_compared(folder: Path, entries: Any, lines: Any, measure: str) -> list[
     """Draw compare.png, each method at its best rate; return its path, where it can be drawn."""
     from sparsegrad.runs.comparison import curve
 
-    try:
-        from sparsegrad.figures.curves import draw_curves
-    except ImportError:
-        complain(NO_PICTURE)
-        return []
     curves = {
         f"{line['method']}, rate {line['rate']:g}": [
             curve(entry, measure)
@@ -130,15 +123,22 @@ def draw_compared(folder: Path, entries: Any, lines: Any, measure: str) -> list[
         updates += " (bptt: an update per sequence)"
     seeds = "one seed" if (n := lines[0]["runs"]) == 1 else f"{n} seeds: mean, lowest and highest"
     title = f"{net(settings)}, {updates}\n{seeds}; each method at its best rate"
-    draw_curves(curves, measure, title, folder / "compare.png")
-    return [folder / "compare.png"]
+
+    def draw() -> None:
+        from sparsegrad.figures.curves import draw_curves
+
+        draw_curves(curves, measure, title, folder / "compare.png")
+
+    return [folder / "compare.png"] if drawn(draw) else []
 
 
 def _passive(arguments: argparse.Namespace, given: dict[str, Any], methods: list[str]) -> int:
-    from sparsegrad.runs.alignment import compare_gradients, passive_table, write_passive
+    from sparsegrad.runs.alignment import OWN, compare_gradients, passive_table, write_passive
+    from sparsegrad.runs.folder import claim
 
     settings = Settings(**{"method": "rtrl", "tokens": 20_000, "threads": 1, **given})
     every = _count("every", arguments.every, 1)
+    claim(arguments.out, ("passive.json",), OWN)
     try:
         rows = compare_gradients(settings, methods, every)
     except FloatingPointError as error:
@@ -146,15 +146,15 @@ def _passive(arguments: argparse.Namespace, given: dict[str, Any], methods: list
         return FAILED
     print(passive_table(rows), end="", flush=True)
     written = write_passive(arguments.out, settings, rows)
-    try:
+    picture = arguments.out / "passive.png"
+
+    def draw() -> None:
         from sparsegrad.figures.curves import draw_alignment
-    except ImportError:
-        complain(NO_PICTURE)
-    else:
-        title = f"{net(settings)}, along a run of {settings.method}"
-        draw_alignment(rows, title, arguments.out / "passive.png")
-        written.append(arguments.out / "passive.png")
-    print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
+
+        draw_alignment(rows, f"{net(settings)}, along a run of {settings.method}", picture)
+
+    written += [picture] if drawn(draw) else []
+    say(f"wrote {', '.join(map(str, written))}")
     return 0
 
 

@@ -6,7 +6,6 @@ Heavy modules (Numba, rich, matplotlib) are imported by the command that needs t
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from sparsegrad.cli.completion import add_completion
 from sparsegrad.cli.info import add_info
 from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, words_of
 from sparsegrad.cli.profile import add_profile
+from sparsegrad.cli.streams import close_streams, open_streams
 from sparsegrad.cli.train import add_train
 
 
@@ -41,17 +41,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, 2 after an error (one line on stderr), 130 after Ctrl-C.
     """
+    open_streams()
+    try:
+        return _run(argv)
+    finally:
+        close_streams()
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     try:
         arguments = parser.parse_args(argv)
+        for name, value in vars(arguments).items():
+            if value == []:  # of `--name=--`, which argparse takes for no value at all
+                parser.error(f"argument --{name.replace('_', '-')}: expected an argument")
         status = arguments.run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # nobody reads any more, as in `| head`; keep the interpreter from complaining on its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, MemoryError, OSError, ModuleNotFoundError) as error:
-        complain(words_of(error))
+        lost = close_streams() if isinstance(error, OSError) else None
+        if isinstance(error, BrokenPipeError) or isinstance(lost, BrokenPipeError):
+            return 0  # nobody reads any more, as in `| head`
+        complain(words_of(error) if lost is None else f"cannot write to stdout: {lost.strerror}")
         return FAILED
     except KeyboardInterrupt:
         complain("interrupted")

@@ -1,5 +1,6 @@
 """What the commands say on stderr, and the statuses they end with."""
 
+import contextlib
 import sys
 from typing import Any
 
@@ -12,7 +13,13 @@ NO_PICTURE = f"no matplotlib, so no picture: pip install '{DISTRIBUTION}[plot]'"
 
 def complain(message: str) -> None:
     """Say in one line on stderr what is wrong."""
-    print(f"sparsegrad: {' '.join(message.split())}", file=sys.stderr)
+    tell(f"sparsegrad: {' '.join(message.split())}")
+
+
+def tell(text: str) -> None:
+    """Say a line on stderr; where that is closed or full the command goes on without."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def words_of(error: Exception) -> str:

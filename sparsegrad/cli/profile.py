@@ -1,6 +1,7 @@
 """The command `sparsegrad profile`."""
 
 import argparse
+import contextlib
 import math
 import os
 import platform
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsegrad.cli.flags import split_words
-from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, NO_PICTURE, complain
+from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, tell
+from sparsegrad.cli.pictures import drawn
 from sparsegrad.registry import CELLS, listed
 from sparsegrad.system.bar import Bar
+from sparsegrad.system.processors import usable_processors
 from sparsegrad.system.quantities import parse_bytes, parse_number, parse_whole
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from sparsegrad.profiling.profile import Point, Sweep
     from sparsegrad.profiling.scaling import Fit
 
+OWN = ("profile.csv", "profile.json", "profile.png", "run.json")
 EXAMPLES = """examples:
   sparsegrad profile
   sparsegrad profile --cells rnn gru lstm --units 128 --sparsity 0.75 0.9375 --n 1 2 3
@@ -102,6 +106,11 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
 def profile(arguments: argparse.Namespace) -> int:
     """Run `profile`; return the exit status."""
     sweep = _sweep(arguments)
+    from sparsegrad.runs.folder import claim
+
+    if arguments.out is not None:
+        with contextlib.suppress(OSError):  # told at the end: the result can be read without
+            claim(arguments.out, ("run.json",), OWN)
     from sparsegrad.profiling.cost_model import CostModel
     from sparsegrad.profiling.profile import profile as measure
     from sparsegrad.profiling.report import csv_report, json_report
@@ -175,6 +184,7 @@ def _write(
 ) -> int:
     """Write data and picture; what fails is told in a line, and the result is printed already."""
     from sparsegrad.profiling.report import write_data
+    from sparsegrad.runs.folder import claim
 
     run: dict[str, object] = {
         "sparsegrad": version(DISTRIBUTION),
@@ -183,21 +193,24 @@ def _write(
         "machine": platform.machine(),
         "system": platform.system(),
         "cpus": os.cpu_count(),
+        "cpus_granted": usable_processors(),
         "multiply_adds_per_second": None if model is None else model.roofline.peak,
         "prices": None if model is None else model.prices,
         "sweep": {**vars(sweep), "n": ["rtrl" if n is None else n for n in sweep.n]},
     }
     try:
+        claim(folder, ("run.json",), OWN)
         written = write_data(folder, points, fits, run)
-        try:
-            from sparsegrad.figures.profile import draw
-        except ImportError:
-            complain(NO_PICTURE)
-        else:
-            draw(points, title, sweep.batch, folder / "profile.png")
-            written.append(folder / "profile.png")
-    except OSError as error:
-        complain(f"cannot write to --out {folder}: {error.strerror or error}; the result is above")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        complain(f"cannot write to --out {folder}: {why}; the result is above")
         return FAILED
-    print(f"wrote {', '.join(str(path) for path in written)}", file=sys.stderr)
+
+    def draw() -> None:
+        from sparsegrad.figures.profile import draw as draw_profile
+
+        draw_profile(points, title, sweep.batch, folder / "profile.png")
+
+    written += [folder / "profile.png"] if drawn(draw) else []
+    tell(f"wrote {', '.join(str(path) for path in written)}")
     return 0

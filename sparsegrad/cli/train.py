@@ -1,12 +1,12 @@
 """The command `sparsegrad train`."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from sparsegrad.cli.flags import add_flags, given_settings
-from sparsegrad.cli.messages import FAILED, NO_PICTURE, complain, net
+from sparsegrad.cli.messages import FAILED, complain, net, tell
+from sparsegrad.cli.pictures import drawn
 from sparsegrad.runs.settings import Settings
 
 EXAMPLES = """examples:
@@ -51,6 +51,10 @@ def train(arguments: argparse.Namespace) -> int:
         raise ValueError("--resume must come with --out DIR, the folder of the run")
     else:
         settings, folder = Settings(**given), None
+    if folder is not None and not folder.locked:
+        complain(
+            f"no lock in {folder.path}, as its file system has none: start no second run there"
+        )
     run = Run(settings, folder, Watch)
     before = run.progress.tokens
     if arguments.resume and not before:
@@ -58,7 +62,8 @@ def train(arguments: argparse.Namespace) -> int:
     with StopWish() as stop:  # the run hands on to it the signal that ended it
         summary = run.train()
     if folder is not None:
-        _draw_run(run, folder.path)
+        folder.check()
+        drawn(lambda: _draw_run(run, folder.path))
     if summary["status"] == DIVERGED:
         complain(summary["reason"])
         return FAILED
@@ -73,7 +78,7 @@ def train(arguments: argparse.Namespace) -> int:
         complain("the budget was spent before; go on with a larger --tokens or --seconds")
     if folder is not None:
         names = sorted(path.name for path in folder.path.iterdir() if path.name[0] != ".")
-        print(f"wrote {folder.path}: {', '.join(names)}", file=sys.stderr)
+        tell(f"wrote {folder.path}: {', '.join(names)}")
     return 0
 
 
@@ -88,14 +93,10 @@ def _summary_line(task: str, summary: dict[str, Any]) -> str:
 
 
 def _draw_run(run: Any, path: Path) -> None:
+    from sparsegrad.figures.curves import draw_curves
     from sparsegrad.runs.folder import read_metrics
 
     lines = read_metrics(path / "metrics.jsonl")
-    try:
-        from sparsegrad.figures.curves import draw_curves
-    except ImportError:
-        complain(NO_PICTURE)
-        return
     settings, measure = run.settings, run.task.measure
     curves = {}
     for name in (measure, f"held_out_{measure}"):

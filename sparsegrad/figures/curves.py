@@ -1,22 +1,19 @@
 """Pictures of runs: learning curves, and how far estimates of the gradient are from the exact one.
 
-matplotlib is imported here and only here: import this module late.
+matplotlib is imported with this module: import it late.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from sparsegrad.figures.style import FAINT, INK, STYLE
-from sparsegrad.system.atomic import write_whole
+from sparsegrad.figures.style import FAINT, INK, our_style, write_picture
 
 NAMES = {
     "length": "longest string L",
@@ -61,7 +58,7 @@ def draw_curves(
     OSError
         If the file cannot be written.
     """
-    with mpl.rc_context(STYLE):
+    with our_style():
         figure = Figure(figsize=(7.2, 4.3), layout="constrained")
         axes = figure.subplots()
         step = measure == "length"
@@ -88,7 +85,7 @@ def draw_curves(
         axes.margins(x=0.01)
         _name_lines(axes, ends)
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
-        _write(figure, path)
+        write_picture(figure, path)
 
 
 def _name_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
@@ -142,12 +139,16 @@ def draw_alignment(rows: Sequence[Mapping[str, Any]], title: str, path: Path) ->
 
     Raises
     ------
+    ValueError
+        If there are no rows.
     OSError
         If the file cannot be written.
     """
+    if not rows:
+        raise ValueError("no step had a gradient to compare")
     methods = list(dict.fromkeys(row["method"] for row in rows))
     tensors = sorted({row["tensor"] for row in rows} - {"all"})
-    with mpl.rc_context(STYLE):
+    with our_style():
         figure = Figure(figsize=(9.2, 6.2), layout="constrained")
         (cosines, norms), (by_tensor, biases) = figure.subplots(2, 2)
         width = 0.8 / len(methods)
@@ -185,7 +186,7 @@ def draw_alignment(rows: Sequence[Mapping[str, Any]], title: str, path: Path) ->
             biases.set_axis_off()
         figure.legend(loc="outside lower center", frameon=False, ncols=len(methods), handlelength=3)
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
-        _write(figure, path)
+        write_picture(figure, path)
 
 
 def _colours(names: Sequence[str]) -> list[str]:
@@ -211,9 +212,3 @@ def _dress(axes: Axes) -> None:
     axes.grid(True, color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=160, format="png")
-    write_whole(path, picture.getvalue())

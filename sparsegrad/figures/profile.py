@@ -1,7 +1,7 @@
 """The picture of a profile: log-log cost against n, one line per sparsity.
 
 One row of panels per cell for multiply-adds and, where steps were timed, one for seconds; one
-column per number of units. matplotlib is imported here and only here: import this module late.
+column per number of units. matplotlib is imported with this module: import it late.
 """
 
 import textwrap
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from sparsegrad.figures.style import FAINT, INK, STYLE
+from sparsegrad.figures.style import FAINT, INK, our_style, write_picture
 from sparsegrad.profiling.profile import Point
 from sparsegrad.system.quantities import percent
 
@@ -36,7 +36,7 @@ def draw(points: Sequence[Point], title: str, batch: int, path: Path) -> None:
     batch : int
         Of the sweep.
     path : Path
-        Where to; overwritten as it goes.
+        Replaced once the picture is whole.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def draw(points: Sequence[Point], title: str, batch: int, path: Path) -> None:
     if any(point.seconds is not None for point in points):
         quantities.append(("seconds", lambda p: p.seconds))
     rows = [(cell, *quantity) for cell in cells for quantity in quantities]
-    with mpl.rc_context(STYLE):
+    with our_style():
         figure = Figure(
             figsize=(1.6 + 2.7 * len(units), 1.2 + 2.4 * len(rows)), layout="constrained"
         )
@@ -75,7 +75,7 @@ def draw(points: Sequence[Point], title: str, batch: int, path: Path) -> None:
                       ncols=max(1, min(len(handles), 2 * len(units))))  # fmt: skip
         letters = int(13 * figure.get_figwidth())  # as many as stand in a line at this size
         figure.suptitle(textwrap.fill(title, letters), fontsize=10)
-        figure.savefig(path, dpi=160, format="png")
+        write_picture(figure, path)
 
 
 def _colours(points: Sequence[Point]) -> list[tuple[float, tuple[float, ...]]]:

@@ -4,6 +4,8 @@ Weights are stored with their places in PyTorch's dense arrays, J weight by weig
 nothing in the file depends on how a machine's kernels lay J out.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +14,98 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.cells import Cell
+from sparsegrad.cells.cell import NAMES, Cell
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
-from sparsegrad.learning.readout import MLP, Linear
-from sparsegrad.methods import Method
+from sparsegrad.learning.readout import LOSSES, MLP, Linear
+from sparsegrad.methods import BPTT, Method
 from sparsegrad.registry import CELLS, METHODS, OPTIMIZERS, type_of
+from sparsegrad.system.memory import require_memory
+from sparsegrad.system.schema import (
+    Rule,
+    anything,
+    listed,
+    mapping,
+    maybe,
+    number,
+    record,
+    refuse,
+    require_array,
+    whole,
+    word,
+)
 from sparsegrad.system.tensorfile import read_tensors, write_tensors
 
 _READOUTS = {kind.__name__: kind for kind in (Linear, MLP)}
 _COUNTS = ("steps", "updates", "since")
+_TAKEN = ("cell.", "readout.", "optimizer.schedule")
+"""Arrays of a file that are taken into cell, readout and optimiser; the others are carried."""
+SEED = whole(0, 2**128)
+SETTINGS: dict[str, Rule] = {
+    "n": whole(1),
+    "window": maybe(whole(1)),
+    "seed": SEED,
+    "rate": number(0),
+    "momentum": number(0),
+    "beta1": number(0),
+    "beta2": number(0),
+    "epsilon": number(0),
+    "weight_decay": number(0),
+    "clip": maybe(number(0)),
+    "schedule": whole(),
+}
+"""What a field of a method or an optimiser may be; the class itself knows its ranges closer."""
+LATER: dict[str, set[str]] = {}
+"""Fields by class that came after the first files of this version, whose default they mean."""
+
+
+def _settings(kinds: Callable[[str], Any]) -> Rule:
+    """Return the rule of a method's or an optimiser's settings: its kind, and all its fields."""
+
+    def rule(where: str, value: Any) -> Any:
+        kind = value.get("kind") if isinstance(value, dict) else None
+        found = kinds(kind) if isinstance(kind, str) else None
+        if found is None:
+            refuse(f"{where}.kind", "the name of a class of sparsegrad", kind)
+        names = {field.name for field in fields(found)}
+        left_out = (LATER.get(str(kind), set()) | {"schedule"}) - value.keys()
+        rules = {name: SETTINGS[name] for name in names - left_out}
+        return record({"kind": word(), **rules})(where, value)
+
+    return rule
+
+
+def _about_cell(where: str, value: Any) -> Any:
+    """Take what is said of a cell; its options are looked at by the cell itself."""
+    rules = {
+        "kind": word(), "inputs": whole(1, 2**31), "units": whole(1, 2**31),
+        "dtype": word("float32", "float64"), "names": listed(word()),
+    }  # fmt: skip
+    if not isinstance(value, dict):
+        refuse(where, "a record", value)
+    kind = type_of(CELLS, value["kind"]) if isinstance(value.get("kind"), str) else None
+    options = value.keys() - rules.keys() if kind is None else kind.__new__(kind).options().keys()
+    # every cell of 0.1.0 had the nonlinearity of the vanilla one
+    options |= value.keys() & {"nonlinearity"}
+    return record(rules | dict.fromkeys(options, anything))(where, value)
+
+
+_ABOUT = record({
+    "sparsegrad": word(),
+    "cell": _about_cell,
+    "readout": record({
+        "kind": word(*_READOUTS), "hidden": whole(0, 2**31), "outputs": whole(1, 2**31),
+        "loss": word(*LOSSES), "seed": SEED,
+    }),
+    "method": _settings(lambda kind: type_of(METHODS, kind)),
+    "optimizer": _settings(lambda kind: type_of(OPTIMIZERS, kind)),
+    "batch": whole(1, 2**31),
+    "update_every": whole(1),
+    "steps": whole(),
+    "updates": whole(),
+    "since": whole(),
+    "extra": mapping(anything),
+})  # fmt: skip
+"""What a checkpoint says beside its arrays."""
 
 
 class Checkpoint(NamedTuple):
@@ -36,6 +121,8 @@ class Checkpoint(NamedTuple):
         ``steps`` learned from, ``updates`` made, steps ``since`` the last one.
     extra : dict
         Whatever JSON can hold.
+    source : str
+        Where it comes from, for messages.
     """
 
     cell: Cell
@@ -47,6 +134,7 @@ class Checkpoint(NamedTuple):
     arrays: dict[str, NDArray[Any]]
     counts: dict[str, int]
     extra: dict[str, Any]
+    source: str = "the checkpoint"
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return every array of the checkpoint by its name in the file."""
@@ -94,13 +182,13 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             "dtype": cell.dtype.name,
             "names": list(cell.places),
         }
-        | cell.options(),
+        | {name: _number(value) for name, value in cell.options().items()},
         "readout": {
             "kind": type(readout).__name__,
-            "hidden": readout.hidden if isinstance(readout, MLP) else 0,
-            "outputs": readout.outputs,
+            "hidden": _number(readout.hidden) if isinstance(readout, MLP) else 0,
+            "outputs": _number(readout.outputs),
             "loss": readout.loss,
-            "seed": readout.seed,
+            "seed": _number(readout.seed),
         },
         "method": _fields(checkpoint.method),
         "optimizer": _fields(checkpoint.optimizer),
@@ -125,53 +213,104 @@ def read_checkpoint(path: str | Path, cell: Cell | None = None) -> Checkpoint:
     Raises
     ------
     ValueError
-        If the file is foreign, of another version, cut short or damaged, or needs a cell.
+        If the file is foreign, of another version, cut short or damaged, needs a cell, or does not
+        hold exactly what a checkpoint does: the message names the file and the field.
     OSError
         If it cannot be read.
+    MemoryError
+        If it would not fit in memory.
     """
     tensors, about = read_tensors(Path(path))
-    if cell is None:
-        cell = _cell(path, about["cell"], tensors)
-    else:
-        _take_weights(path, cell, about["cell"], tensors)
+    about = _ABOUT(f"{path}:", about)
+    shape, dtype = about["cell"], np.dtype(about["cell"]["dtype"])
+    try:
+        readout = _readout(path, about["readout"], shape["units"], dtype, tensors)
+        optimizer = _optimizer(path, about["optimizer"], tensors)
+        method = _made(type_of(METHODS, about["method"]["kind"]), about["method"])
+        _require_sizes(path, about["batch"], method, tensors)
+        if cell is None:
+            cell = _cell(path, shape, tensors)
+        else:
+            _take_weights(path, cell, shape, tensors)
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        raise ValueError(
+            text if str(path) in text else f"{path} holds no learner: {text}"
+        ) from None
     return Checkpoint(
         cell,
-        _readout(about["readout"], tensors),
-        _made(type_of(METHODS, about["method"]["kind"]), about["method"]),
-        _optimizer(about["optimizer"], tensors),
+        readout,
+        method,
+        optimizer,
         about["batch"],
         about["update_every"],
-        tensors,
+        {k: v for k, v in tensors.items() if not k.startswith(_TAKEN)},
         {name: about[name] for name in _COUNTS},
         about["extra"],
+        str(path),
     )
 
 
+def _require_sizes(
+    path: str | Path, batch: int, method: Method, tensors: dict[str, NDArray[Any]]
+) -> None:
+    """Hold the sizes that arrays will be allocated by against arrays that are there."""
+    require_array(f"{path}: pending_reset", tensors.get("pending_reset"), (batch,), bool)
+    if isinstance(method, BPTT) and method.window is not None:
+        resets = tensors.get("method.resets")
+        require_array(f"{path}: method.resets", resets, (method.window, batch), bool)
+
+
 def _fields(settings: Any) -> dict[str, Any]:
-    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    values.pop("schedule", None)  # an array: stored with the others
+    values = {field.name: _number(getattr(settings, field.name)) for field in fields(settings)}
+    if "schedule" in values:  # an array: stored with the others, here is its length
+        values["schedule"] = 0 if values["schedule"] is None else len(values["schedule"])
     return {"kind": type(settings).__name__} | values
+
+
+def _number(value: Any) -> Any:
+    """Return a NumPy number as Python's, which JSON can hold."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _made(kind: Any, about: dict[str, Any]) -> Any:
     return kind(**{name: value for name, value in about.items() if name != "kind"})
 
 
-def _optimizer(about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> SGD | Adam | AdamW:
-    schedule = {"schedule": tensors.get("optimizer.schedule")}
-    optimizer: SGD | Adam | AdamW = _made(type_of(OPTIMIZERS, about["kind"]), about | schedule)
+def _optimizer(
+    path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[Any]]
+) -> SGD | Adam | AdamW:
+    schedule, length = tensors.get("optimizer.schedule"), about.get("schedule")
+    if schedule is not None or length:  # 0.1.0 did not tell the length
+        require_array(f"{path}: optimizer.schedule", schedule, (length,), np.float64)
+    optimizer: SGD | Adam | AdamW = _made(
+        type_of(OPTIMIZERS, about["kind"]), about | {"schedule": schedule}
+    )
     return optimizer
 
 
-def _readout(about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Linear | MLP:
-    kind = _READOUTS[about["kind"]]
-    sizes: tuple[str, ...] = ("outputs",)
-    arrays: tuple[str, ...] = ("weight", "bias")
-    if kind is MLP:
-        sizes, arrays = (*sizes, "hidden"), (*arrays, "hidden_weight", "hidden_bias")
-    given: dict[str, Any] = {name: about[name] for name in (*sizes, "loss", "seed")}
-    given |= {name: tensors[f"readout.{name}"] for name in arrays}
-    readout: Linear | MLP = kind(**given)
+def _readout(
+    path: str | Path,
+    about: dict[str, Any],
+    units: int,
+    dtype: np.dtype[Any],
+    tensors: dict[str, NDArray[Any]],
+) -> Linear | MLP:
+    hidden, outputs = about["hidden"], about["outputs"]
+    shapes = {"weight": (outputs, hidden or units), "bias": (outputs,)}
+    sizes = {"outputs": outputs}
+    if about["kind"] == "MLP":
+        shapes |= {"hidden_weight": (hidden, units), "hidden_bias": (hidden,)}
+        sizes["hidden"] = hidden
+    elif hidden:
+        refuse(f"{path}: readout.hidden", "0 with Linear", hidden)
+    given: dict[str, Any] = {
+        name: require_array(f"{path}: readout.{name}", tensors.get(f"readout.{name}"), shape, dtype)
+        for name, shape in shapes.items()
+    }
+    readout: Linear | MLP = _READOUTS[about["kind"]](
+        **sizes, loss=about["loss"], seed=about["seed"], **given
+    )
     return readout
 
 
@@ -182,19 +321,40 @@ def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[An
             f"{path} holds a {about['kind']}, a cell of your own: pass one of the same structure "
             f"as cell="
         )
+    dtype = np.dtype(about["dtype"])
     bare: Cell = kind.__new__(kind)  # knows its maps, and with them the shapes of the dense arrays
     bare.inputs, bare.units = about["inputs"], about["units"]
+    known = [name for name in NAMES if any(one.reads(name) for one in bare.kind.maps)]
+    shapes = {name: bare._dense_shape(name) for name in about["names"] if name in known}
+    if list(shapes) != about["names"]:
+        refuse(f"{path}: cell.names", f"of {', '.join(known)}", about["names"])
+    size = sum(math.prod(shape) for shape in shapes.values())
+    require_memory((dtype.itemsize + 1) * size, f"the dense arrays of the cell in {path}")
     dense: dict[str, Any] = {}
     masks: dict[str, Any] = {}
-    for name in about["names"]:
-        shape = bare._dense_shape(name)
-        place = tensors[f"cell.{name}.place"]
-        dense[name], masks[name] = np.zeros(shape, about["dtype"]), np.zeros(shape, bool)
-        dense[name].reshape(-1)[place] = tensors[f"cell.{name}"]
+    for name, shape in shapes.items():
+        place, values = _weights(path, name, math.prod(shape), dtype, tensors)
+        dense[name], masks[name] = np.zeros(shape, dtype), np.zeros(shape, bool)
+        dense[name].reshape(-1)[place] = values
         masks[name].reshape(-1)[place] = True
-    options = {name: about[name] for name in bare.options()}
+        if np.count_nonzero(masks[name]) != place.size:
+            raise ValueError(f"{path}: cell.{name}.place must name no place twice")
+    options = {name: about[name] for name in bare.options() if name in about}
     cell: Cell = kind.from_dense(**dense, masks=masks, **options)
     return cell
+
+
+def _weights(
+    path: str | Path, name: str, size: int, dtype: np.dtype[Any], tensors: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the places of the weights in a dense array of `size` numbers, and the weights."""
+    where = f"{path}: cell.{name}"
+    place = require_array(f"{where}.place", tensors.get(f"cell.{name}.place"), (None,), np.int64)
+    if place.size and not (0 <= place.min() and place.max() < size):
+        raise ValueError(
+            f"{where}.place must lie in [0, {size}), got {place.min()} to {place.max()}"
+        )
+    return place, require_array(where, tensors.get(f"cell.{name}"), place.shape, dtype)
 
 
 def _take_weights(
@@ -204,10 +364,17 @@ def _take_weights(
     fits = (about["kind"], about["inputs"], about["units"], about["dtype"], about["names"]) == (
         type(cell).__name__, cell.inputs, cell.units, cell.dtype.name, list(cell.places),
     )  # fmt: skip
+    empty = np.empty(0)
     if not fits or any(
-        not np.array_equal(place, tensors[f"cell.{name}.place"])
+        not np.array_equal(place, tensors.get(f"cell.{name}.place", empty))
         for name, (_, place) in cell.places.items()
     ):
         raise ValueError(f"cell must have the structure of the one in {path}, got {cell!r}")
+    given = {
+        name: require_array(
+            f"{path}: cell.{name}", tensors.get(f"cell.{name}"), place.shape, cell.dtype
+        )
+        for name, (_, place) in cell.places.items()
+    }
     for name, (weight, _) in cell.places.items():
-        cell.weights[weight] = tensors[f"cell.{name}"]
+        cell.weights[weight] = given[name]

@@ -20,6 +20,7 @@ from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.system.checks import integer, plain, threads_wanted
 from sparsegrad.system.memory import aligned_zeros
 from sparsegrad.system.ownership import SetOnce, refuse_second
+from sparsegrad.system.schema import require_arrays
 from sparsegrad.system.threads import parallel_turn
 
 _MOST_STEPS = 2**62  # of one update: they are counted in 64 bits
@@ -409,7 +410,13 @@ class OnlineLearner(SetOnce):
         OSError
             If it cannot be read.
         """
-        return cls.from_checkpoint(read_checkpoint(path, cell), threads)
+        before = None if cell is None else cell.weights.copy()
+        try:
+            return cls.from_checkpoint(read_checkpoint(path, cell), threads)
+        except BaseException:
+            if cell is not None:
+                cell.weights[:] = before
+            raise
 
     def checkpoint(self, extra: dict[str, Any] | None = None) -> Checkpoint:
         """Return all that the learner carries; arrays are its own wherever they can be.
@@ -448,6 +455,8 @@ class OnlineLearner(SetOnce):
 
         Raises
         ------
+        ValueError
+            If its parts do not go together: the message names the one that is wrong.
         MemoryError
             If the influence would not fit in memory.
         """
@@ -464,11 +473,20 @@ class OnlineLearner(SetOnce):
         learner._streams.steps[0] = checkpoint.counts["steps"]
         learner._memory.updates[0] = checkpoint.counts["updates"]
         learner._streams.since[0] = checkpoint.counts["since"]
-        for name, array in learner._carried().items():
-            array[...] = arrays[name]
-        learner._engine.restore(
-            {k.removeprefix("method."): v for k, v in arrays.items() if k.startswith("method.")}
+        carried, engine = learner._carried(), learner._engine
+        require_arrays(
+            checkpoint.source,
+            arrays,
+            carried | {f"method.{k}": v for k, v in engine.state().items()},
         )
+        for name, array in carried.items():
+            array[...] = arrays[name]
+        try:
+            engine.restore(
+                {k.removeprefix("method."): v for k, v in arrays.items() if k.startswith("method.")}
+            )
+        except ValueError as error:
+            raise ValueError(f"{checkpoint.source}: method.{error}") from None
         return learner
 
     def beside(self, engine: Engine) -> tuple[kernels.Learner, kernels.Streams]:

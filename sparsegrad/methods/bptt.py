@@ -106,7 +106,16 @@ class HistoryEngine:
         return {"filled": self.history.filled, **steps}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take back what :meth:`state` returned."""
+        """Take back what :meth:`state` returned.
+
+        Raises
+        ------
+        ValueError
+            If it holds as many steps as the window or more: the next one would have no place.
+        """
+        held = int(state["filled"][0]) if state else 0
+        if not 0 <= held < (self.window or 1):
+            raise ValueError(f"filled must lie in [0, {self.window}), got {held}")
         copy_into(self.state(), state)
 
     def _forget_unfilled(self) -> None:

@@ -94,5 +94,13 @@ class RankOneEngine:
         return {name: getattr(self.estimate, name) for name in ("left", "right", "random")}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take back what :meth:`state` returned."""
+        """Take back what :meth:`state` returned.
+
+        Raises
+        ------
+        ValueError
+            If a generator's state is 0, which it would keep for ever.
+        """
+        if not state["random"].all():
+            raise ValueError("random must not be 0")
         copy_into(self.state(), state)

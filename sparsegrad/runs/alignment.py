@@ -27,10 +27,12 @@ from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.methods import BPTT, Method, SnAp
 from sparsegrad.methods.snap import influence_engine
 from sparsegrad.registry import parse_method
+from sparsegrad.runs.folder import marked
 from sparsegrad.runs.settings import Settings
 from sparsegrad.system.atomic import write_whole
 from sparsegrad.tasks import Sequences
 
+OWN = ("passive.csv", "passive.json", "passive.png")
 KEYS = (
     "method", "tokens", "tensor", "steps", "cosine", "norm_ratio", "dropped_mass", "bias_bound",
 )  # fmt: skip
@@ -120,6 +122,8 @@ def compare_gradients(
     FloatingPointError
         If the run diverges.
     """
+    if not methods:
+        raise ValueError("methods must name at least one value, got none")
     for word in (*methods, settings.method):
         if isinstance(parse_method(word, 0), BPTT):
             raise ValueError(f"--passive must have methods that go forward in time, got {word!r}")
@@ -244,7 +248,7 @@ def write_passive(folder: Path, settings: Settings, rows: Sequence[dict[str, Any
     writer = csv.DictWriter(text, KEYS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    content = {"settings": settings.as_dict(), "rows": list(rows)}
+    content = marked({"settings": settings.as_dict(), "rows": list(rows)})
     write_whole(folder / "passive.csv", text.getvalue().encode())
     write_whole(folder / "passive.json", (json.dumps(content) + "\n").encode())
     return [folder / "passive.csv", folder / "passive.json"]

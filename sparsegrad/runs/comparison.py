@@ -20,15 +20,24 @@ from typing import Any
 
 import numpy as np
 
-from sparsegrad.runs.folder import read_metrics
+from sparsegrad.runs.folder import FILES, METRICS, claim, marked, read_metrics
 from sparsegrad.runs.run import DIVERGED, FINISHED
 from sparsegrad.runs.settings import CHANGEABLE, Settings
 from sparsegrad.runs.stop import PARENT, StopWish
 from sparsegrad.system.atomic import write_whole
+from sparsegrad.system.reading import read_object
+from sparsegrad.system.schema import number, whole, word
 
 KEYS = (
     "method", "rate", "seed", "status", "tokens", "seconds", "tokens_per_second", "loss", "value",
 )  # fmt: skip
+
+LOG = "log.txt"
+UNFINISHED = "unfinished"
+DONE = (FINISHED, DIVERGED)
+"""Runs that count; what failed or was stopped is no number."""
+OWN = ("compare.csv", "compare.json", "compare.png", "runs")
+_SUMMARY = {"status": word(), "tokens": whole(), "seconds": number(0)}
 
 
 @dataclass(frozen=True)
@@ -40,24 +49,61 @@ class Entry:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The reports so far."""
-        return read_metrics(self.path / "metrics.jsonl")
+        """The reports within the budget: a run that had a larger one is cut there."""
+        lines = read_metrics(self.path / METRICS)
+        if not self.cut:
+            return lines
+        tokens, seconds = self.settings.tokens, self.settings.seconds
+        return [
+            line
+            for line in lines
+            if (tokens is None or line["tokens"] <= tokens)
+            and (seconds is None or line["seconds"] <= seconds)
+        ]
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the last process left behind, if it came to its end."""
-        try:
-            return dict(json.loads((self.path / "summary.json").read_bytes()))
-        except FileNotFoundError:
-            return {}
+        """What the last process left behind, if it came to its end.
+
+        Raises
+        ------
+        ValueError
+            If the file is none of a run.
+        """
+        path = self.path / "summary.json"
+        summary = read_object(path) or {}
+        for name, rule in _SUMMARY.items() if summary else ():
+            rule(f"{path}: {name}", summary.get(name))
+        return summary
+
+    @property
+    def cut(self) -> bool:
+        """Whether the run was made with a larger budget, and went past this one."""
+        had = read_object(self.path / "config.json") or {}
+        budget = {"tokens": self.settings.tokens, "seconds": self.settings.seconds}
+        larger = any(
+            type(had.get(name)) in (int, float) and most is not None and had[name] > most
+            for name, most in budget.items()
+        )
+        return larger and self._spent
+
+    @property
+    def status(self) -> str:
+        """Whether the run finished or diverged within the budget, or how it ended before."""
+        status = str(self.summary.get("status", UNFINISHED))
+        if self.cut or (status == FINISHED and self._spent):
+            return FINISHED
+        return UNFINISHED if status == FINISHED else status
 
     @property
     def done(self) -> bool:
         """Whether the budget is spent, or the run diverged, as it would again."""
+        return self.status in DONE
+
+    @property
+    def _spent(self) -> bool:
         summary, tokens, seconds = self.summary, self.settings.tokens, self.settings.seconds
-        if summary.get("status") == DIVERGED:
-            return True
-        return summary.get("status") == FINISHED and (
+        return bool(summary) and (
             (tokens is not None and summary["tokens"] >= tokens)
             or (seconds is not None and summary["seconds"] >= seconds)
         )
@@ -84,10 +130,15 @@ def plan(
     Raises
     ------
     ValueError
-        If a setting is wrong, or `folder` holds runs with other settings.
+        If a setting is wrong, nothing is to be compared, or `folder` is another program's or holds
+        runs with other settings.
     OSError
         If a file cannot be read or written.
     """
+    for name, some in (("methods", methods), ("rates", rates), ("seeds", seeds)):
+        if not some:
+            raise ValueError(f"{name} must name at least one value, got none")
+    claim(folder, ("compare.json", "runs/*/config.json"), OWN)
     entries = []
     for method in dict.fromkeys(methods):
         for rate in dict.fromkeys(rates):
@@ -104,13 +155,13 @@ def plan(
 
 
 def _prepare(entry: Entry) -> None:
-    path = entry.path / "config.json"
-    wanted = entry.settings.as_dict()
-    if not path.exists():
-        entry.path.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
+    """Make the folder of a run, or look whether the run that is there is the one that is wanted."""
+    claim(entry.path, ("config.json",), (*FILES, METRICS, LOG))
+    wanted, path = entry.settings.as_dict(), entry.path / "config.json"
+    stored = read_object(path)
+    if stored is None:
+        write_whole(path, (json.dumps(marked(wanted), indent=2) + "\n").encode())
         return
-    stored = json.loads(path.read_bytes())
     for name in wanted:
         # reports are further apart where the budget was larger; the old distance stays
         if name not in (*CHANGEABLE, "report") and stored.get(name) != wanted[name]:
@@ -118,6 +169,17 @@ def _prepare(entry: Entry) -> None:
                 f"--out must hold runs of these settings: {name} is {stored.get(name)} in "
                 f"{entry.path}, got {wanted[name]}"
             )
+    for name in ("tokens", "seconds"):
+        if (stored.get(name) is None) != (wanted[name] is None):
+            raise ValueError(
+                f"--out must hold runs with a budget of the same kind: {name} is "
+                f"{stored.get(name)} in {entry.path}, got {wanted[name]}; name another folder"
+            )
+    if entry.cut and not entry.metrics:
+        raise ValueError(
+            f"--out must hold runs with a report within the budget, but {entry.path} was made with "
+            "a larger one and has none so early; name another folder"
+        )
 
 
 def run_all(
@@ -167,13 +229,14 @@ def run_all(
 
 
 def _start(entry: Entry) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "sparsegrad.cli", "train", entry.settings.task]
+    # -P: a json.py in the current folder is no part of this program
+    command = [sys.executable, "-P", "-m", "sparsegrad.cli", "train", entry.settings.task]
     command += ["--out", str(entry.path), "--resume"]
     for name in ("tokens", "seconds"):
         value = getattr(entry.settings, name)
         if value is not None:
             command += [f"--{name}", repr(value)]
-    with open(entry.path / "log.txt", "ab") as log:
+    with open(entry.path / LOG, "ab") as log:
         # in a session of its own: Ctrl-C reaches it through this process, once
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -207,7 +270,7 @@ def results(entries: Sequence[Entry], measure: str) -> list[dict[str, Any]]:
             "method": entry.settings.method,
             "rate": entry.settings.rate,
             "seed": entry.settings.seed,
-            "status": entry.summary.get("status", "unfinished"),
+            "status": entry.status,
             "tokens": last.get("tokens", 0),
             "seconds": seconds,
             "tokens_per_second": round(last["tokens"] / seconds, 1) if seconds else None,
@@ -228,6 +291,7 @@ def best_rates(rows: Sequence[dict[str, Any]], higher_is_better: bool) -> list[d
     """Return one line per method: its best rate, and mean and spread over the seeds at it.
 
     A run that diverged counts with what it had reached where higher is better, else as infinite.
+    One that failed or was stopped before its budget was spent does not count.
 
     Parameters
     ----------
@@ -238,8 +302,9 @@ def best_rates(rows: Sequence[dict[str, Any]], higher_is_better: bool) -> list[d
     Returns
     -------
     list of dict
-        ``method``, ``rate``, ``mean``, ``std``, ``low``, ``high``, ``runs``, ``diverged``,
-        ``tokens_per_second``; best method first.
+        ``method``, ``rate``, ``mean``, ``std``, ``low``, ``high``, ``tokens`` (least and most),
+        ``runs`` that count, ``diverged``, ``tokens_per_second``; best method first. Without a run
+        that counts the numbers are the worst there are.
     """
     lines = []
     sign = 1.0 if higher_is_better else -1.0
@@ -256,13 +321,16 @@ def best_rates(rows: Sequence[dict[str, Any]], higher_is_better: bool) -> list[d
 def _line(
     method: str, rate: float, rows: Sequence[dict[str, Any]], higher_is_better: bool
 ) -> dict[str, Any]:
-    worst = 0.0 if higher_is_better else float("inf")
+    worst = float("-inf" if higher_is_better else "inf")
+    rows = [row for row in rows if row["status"] in DONE]
     lost = [row["status"] == DIVERGED for row in rows]
     values = [
         worst if row["value"] is None or (gone and not higher_is_better) else float(row["value"])
         for row, gone in zip(rows, lost, strict=True)
-    ]
+    ] or [worst]
     finite = all(map(np.isfinite, values))
+    tokens = [row["tokens"] for row in rows] or [0]
+    speeds = [row["tokens_per_second"] or 0 for row in rows] or [0]
     return {
         "method": method,
         "rate": rate,
@@ -270,24 +338,26 @@ def _line(
         "std": float(np.std(values, ddof=1)) if len(values) > 1 and finite else 0.0,
         "low": min(values),
         "high": max(values),
-        "runs": len(values),
+        "tokens": [min(tokens), max(tokens)],
+        "runs": len(rows),
         "diverged": sum(lost),
-        "tokens_per_second": float(np.median([row["tokens_per_second"] or 0 for row in rows])),
+        "tokens_per_second": float(np.median(speeds)),
     }
 
 
 def table(lines: Sequence[dict[str, Any]], measure: str) -> str:
-    """Return the lines of :func:`best_rates` as a table."""
-    heading = ["method", "best rate", f"{measure}: mean", "±", "lowest", "highest", "runs",
-               "diverged", "tokens/s"]  # fmt: skip
-    rows = [heading] + [
-        [
-            line["method"], f"{line['rate']:g}", f"{line['mean']:.3f}", f"{line['std']:.3f}",
-            f"{line['low']:.3f}", f"{line['high']:.3f}", str(line["runs"]), str(line["diverged"]),
-            f"{line['tokens_per_second']:,.0f}",
-        ]
-        for line in lines
-    ]  # fmt: skip
+    """Return the lines of :func:`best_rates` as a table; without a run that counts, no numbers."""
+    heading = ["method", "best rate", f"{measure}: mean", "±", "lowest", "highest", "tokens",
+               "runs", "diverged", "tokens/s"]  # fmt: skip
+    rows = [heading]
+    for line in lines:
+        numbers = [f"{line[key]:.3f}" for key in ("mean", "std", "low", "high")]
+        numbers.append(" to ".join(f"{tokens:,}" for tokens in dict.fromkeys(line["tokens"])))
+        speed = f"{line['tokens_per_second']:,.0f}"
+        if not line["runs"]:
+            numbers, speed = ["-"] * len(numbers), "-"
+        rows.append([line["method"], f"{line['rate']:g}", *numbers, str(line["runs"]),
+                     str(line["diverged"]), speed])  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "".join(
         "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) + "\n"
@@ -320,13 +390,13 @@ def write_results(
         for entry in entries
         for tokens, values in [curve(entry, measure)]
     ]
-    content = {
+    content = marked({
         "settings": shared | {"tokens": entries[0].settings.tokens},
         "measure": measure,
         "best": [{k: _finite(v) for k, v in line.items()} for line in lines],
         "runs": list(rows),
         "curves": curves,
-    }
+    })  # fmt: skip
     write_whole(folder / "compare.csv", text.getvalue().encode())
     write_whole(folder / "compare.json", (json.dumps(content) + "\n").encode())
     return [folder / "compare.csv", folder / "compare.json"]

@@ -1,14 +1,19 @@
-"""The folder of a run: one writer, files that are whole, metrics that match the checkpoint."""
+"""The folder of a run: ours, one writer, files that are whole, metrics that fit the checkpoint."""
 
+import contextlib
 import errno
 import json
 import os
-import shutil
+import stat
 import weakref
+from collections.abc import Collection
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sparsegrad.system.atomic import write_whole
+from sparsegrad.system.atomic import clear_halves, is_half, write_whole
+from sparsegrad.system.reading import parse_json, read_object, read_plain
+from sparsegrad.system.schema import Rule, mapping, number, refuse, whole
 from sparsegrad.system.tensorfile import need_safetensors
 
 try:
@@ -19,6 +24,69 @@ except ImportError:  # not on Windows, where a second run in a folder goes unnot
 CHECKPOINT = "checkpoint.safetensors"
 FILES = (CHECKPOINT, "checkpoint.json", "config.json", "summary.json", "curve.png")
 """What is written whole, by :func:`sparsegrad.system.atomic.replacing`."""
+METRICS = "metrics.jsonl"
+LOCK = ".lock"
+MARK = "sparsegrad"
+"""Field of the JSON file by which a folder is known as ours: the version that wrote it."""
+MARKED = ("config.json", "run.json", "compare.json", "passive.json", "runs/*/config.json")
+_UNLOCKED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+"""What `flock` says on a file system that has none."""
+
+
+def claim(path: Path, marks: Collection[str], names: Collection[str]) -> None:
+    """Make a folder, or take one that is ours; one that is another's is never written into.
+
+    Parameters
+    ----------
+    path : Path
+        Made where it does not exist.
+    marks : collection of str
+        The JSON files by which the command knows a folder of its own; of `MARKED`.
+    names : collection of str
+        What the command writes there.
+
+    Raises
+    ------
+    ValueError
+        If the folder is neither empty nor bears a mark, or bears another command's and holds a
+        file of one of the names.
+    OSError
+        If it cannot be made or read.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    there = {name for name in os.listdir(path) if name != LOCK and not is_half(name)}
+    own = [_is_ours(read_object(file)) for mark in marks for file in path.glob(mark)]
+    if not there or any(own):
+        return
+    ours = any(_bears(file) for mark in MARKED for file in path.glob(mark))
+    strangers = sorted(there & set(names) if ours else there)
+    if strangers or not ours:
+        raise ValueError(
+            f"{path} must be empty or hold what sparsegrad wrote, got {strangers[0]} of another "
+            "program: name another folder, or move it away"
+        )
+
+
+def _bears(path: Path) -> bool:
+    """Return whether there is a JSON file, and it is ours."""
+    try:
+        return _is_ours(read_object(path))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_ours(content: dict[str, Any] | None) -> bool:
+    """Return whether a JSON object is ours; older versions wrote some without the mark."""
+    return content is not None and any(
+        names <= content.keys()
+        for names in ({MARK}, {"task", "method", "units"}, {"settings", "best", "curves"},
+                      {"settings", "rows"})
+    )  # fmt: skip
+
+
+def marked(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a JSON file of `MARKED`, with the mark."""
+    return {MARK: version("sparsegrad-rtrl")} | content
 
 
 class Folder:
@@ -29,10 +97,15 @@ class Folder:
     path : Path
         Made where it does not exist.
 
+    Attributes
+    ----------
+    locked : bool
+        Whether a second run there would be refused: some file systems have no locks.
+
     Raises
     ------
     ValueError
-        If another run is writing there.
+        If another run is writing there, or what is there is not of a run.
     OSError
         If it cannot be written to.
     ModuleNotFoundError
@@ -41,21 +114,30 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         need_safetensors()
-        path.mkdir(parents=True, exist_ok=True)
+        claim(path, ("config.json",), (*FILES, METRICS))
         self.path = path
         # the lock goes with the process, however that ends
-        self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         weakref.finalize(self, os.close, self._lock)
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"another run is writing into {path}; name another folder, or wait for it"
-                ) from None
-        for name in FILES:
-            for left in path.glob(f".{name}.*"):  # half a file of a run that was killed
-                shutil.rmtree(left, ignore_errors=True)
+        self.locked = _lock(self._lock, path)
+        self.check()
+        clear_halves(path, FILES)  # of a run that was killed
+
+    def check(self) -> None:
+        """Look whether the folder is still the one that was locked.
+
+        Raises
+        ------
+        ValueError
+            If it was removed, moved or exchanged: whoever writes there now must not find our files.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self.path / LOCK), os.fstat(self._lock)):
+                return
+        raise ValueError(
+            f"{self.path} must stay where it is while a run writes into it, but it was removed, "
+            "moved or exchanged; the run ends here, and its last checkpoint is where it went"
+        )
 
     @property
     def checkpoint(self) -> Path:
@@ -65,10 +147,12 @@ class Folder:
     @property
     def metrics(self) -> Path:
         """The path of the metrics, a line of JSON per report."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file, whole."""
+        """Write a JSON file, whole; one of `MARKED` says that the folder is ours."""
+        self.check()
+        content = marked(content) if name in MARKED else content
         write_whole(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -79,15 +163,24 @@ class Folder:
         ValueError
             If it is no JSON object.
         """
-        try:
-            content = json.loads((self.path / name).read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise ValueError(f"{self.path / name} must be JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise ValueError(f"{self.path / name} must be a JSON object")
-        return content
+        return read_object(self.path / name)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock a file for this process; return False where the file system cannot."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"another run is writing into {path}; name another folder, or wait for it"
+        ) from None
+    except OSError as error:
+        if error.errno not in _UNLOCKED:
+            raise
+        return False
+    return True
 
 
 class Metrics:
@@ -99,25 +192,35 @@ class Metrics:
     length : int
         Bytes that belong to the run so far; what comes after them was written after its checkpoint
         and is about to be written again.
+    reported : int
+        Tokens at the last of these lines.
 
     Raises
     ------
     ValueError
-        If the file is shorter than that.
+        If the file is shorter than that, or these bytes are not the lines of the run: they were
+        edited, or their ends converted. The file is then as it was.
     OSError
         If it cannot be written.
     """
 
-    def __init__(self, path: Path, length: int) -> None:
+    def __init__(self, path: Path, length: int, reported: int = 0) -> None:
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._file = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+            | getattr(os, "O_BINARY", 0), 0o666,
+        )  # fmt: skip
         weakref.finalize(self, os.close, self._file)
-        size = os.fstat(self._file).st_size
-        if size < length:
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} must be a file, got a folder, a pipe or a device")
+        if status.st_size < length:
             raise ValueError(
-                f"{path} must hold the {length} bytes that its checkpoint knows of, got {size}: "
-                "lines were lost"
+                f"{path} must hold the {length} bytes that its checkpoint knows of, got "
+                f"{status.st_size}: lines were lost"
             )
+        if length:
+            _check_lines(path, read_plain(path, None)[:length], reported)
         os.ftruncate(self._file, length)
         self.length = length
 
@@ -144,6 +247,17 @@ class Metrics:
         os.fsync(self._file)
 
 
+def _check_lines(path: Path, content: bytes, reported: int) -> None:
+    """Look whether bytes are whole lines of a run up to its last report, before any are cut."""
+    lines = _parsed(path, content) if content.endswith(b"\n") and b"\r" not in content else []
+    tokens = [line["tokens"] for line in lines]
+    if not tokens or tokens[-1] != reported or tokens != sorted(set(tokens)):
+        raise ValueError(
+            f"{path} must hold the lines that its checkpoint knows of, {len(content)} bytes up to "
+            f"{reported} tokens: they were edited, or their ends converted; restore the file"
+        )
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the complete lines of a metrics file, none where there is no file.
 
@@ -154,10 +268,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        If a line is no JSON.
+        If a line is no report; the message names file and line.
     """
     try:
-        text = path.read_text()
+        content = read_plain(path, None)
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return _parsed(path, content[: content.rfind(b"\n") + 1])
+
+
+REPORT: Rule = mapping(number())
+"""A report: names with numbers."""
+
+
+def _parsed(path: Path, content: bytes) -> list[dict[str, Any]]:
+    lines = []
+    for at, text in enumerate(content.split(b"\n")[:-1], 1):
+        where = f"{path}: line {at}"
+        line: dict[str, Any] = REPORT(where, parse_json(where, text))
+        for name, rule in (("tokens", whole()), ("seconds", number(0))):
+            if name not in line:
+                refuse(where, f"a report with {name}", sorted(line))
+            rule(f"{where}: {name}", line[name])
+        lines.append(line)
+    return lines

@@ -4,7 +4,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,26 @@ import numpy as np
 
 from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.learner import OnlineLearner
-from sparsegrad.runs.folder import Folder, Metrics
+from sparsegrad.runs.folder import MARK, REPORT, Folder, Metrics
 from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings
 from sparsegrad.runs.stop import StopWish
 from sparsegrad.runs.watch import Watch
+from sparsegrad.system.schema import anything, number, record, refuse, whole
 from sparsegrad.tasks import Sequences, Task
 
 FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
+
+
+_EXTRA = record({
+    "settings": anything,
+    "task": anything,  # looked at by the task
+    "progress": record({
+        "tokens": whole(), "seconds": number(0), "reported": whole(), "loss": number(),
+        "scored": number(0), "metrics": whole(),
+    }),
+    "last": REPORT,
+})  # fmt: skip
+"""What a checkpoint of a run holds beside its learner."""
 
 
 @dataclass
@@ -73,8 +85,9 @@ class Run:
             self.learner: OnlineLearner = settings.make_learner(self.task)
         if folder is not None:
             # the budget, or the place of a file, may be another one from here on
-            folder.write("config.json", {"sparsegrad": _version()} | settings.as_dict())
-            self._metrics = Metrics(folder.metrics, self.progress.metrics)
+            progress = self.progress
+            self._metrics = Metrics(folder.metrics, progress.metrics, progress.reported)
+            folder.write("config.json", settings.as_dict())
 
     def train(self) -> dict[str, Any]:
         """Run until the budget is spent, a signal, or divergence; return the summary.
@@ -178,6 +191,7 @@ class Run:
             "last": self.last,
         }
         try:
+            self.folder.check()
             self._metrics.sync()
             write_checkpoint(self.folder.checkpoint, self.learner.checkpoint(extra))
             self.folder.write("checkpoint.json", extra)
@@ -189,15 +203,17 @@ class Run:
         self._saved = time.monotonic()
 
     def _go_on(self, folder: Folder) -> None:
-        saved = read_checkpoint(folder.checkpoint)
-        extra = saved.extra
-        if extra.get("settings") != _fixed(self.settings):
+        saved, where = read_checkpoint(folder.checkpoint), f"{folder.checkpoint}: extra"
+        extra = _EXTRA(where, saved.extra)
+        if extra["settings"] != _fixed(self.settings):
             raise ValueError(
                 f"{folder.checkpoint} must be of the run in config.json beside it, got another's"
             )
         self.learner = OnlineLearner.from_checkpoint(saved, self.settings.threads or None)
-        self.task.go_to(extra["task"])
-        self.progress = Progress(**extra["progress"])
+        self.task.go_to(extra["task"], f"{where}.task")
+        self.progress = progress = Progress(**extra["progress"])
+        if progress.reported > progress.tokens:
+            refuse(f"{where}.progress.reported", f"at most {progress.tokens}", progress.reported)
         self.last = extra["last"]
 
     def _diverged(self, error: FloatingPointError) -> str:
@@ -251,8 +267,12 @@ def open_run(given: dict[str, Any], path: Path, resume: bool) -> tuple[Settings,
         return Settings(**given), folder
     if not resume:
         raise ValueError(f"{path} holds a run: go on with it by --resume, or name another --out")
-    stored.pop("sparsegrad", None)
+    stored.pop(MARK, None)
     kept = Settings.read(stored, str(path / "config.json"))
+    try:
+        Settings(**kept)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path / 'config.json'} must be of a run: {error}") from None
     for name, value in given.items():
         if name not in (*CHANGEABLE, *MOVABLE) and kept.get(name) != value:
             raise ValueError(
@@ -279,7 +299,3 @@ def _largest(learner: OnlineLearner) -> str:
         return f"{broken[0]} is not finite"
     name = max(size, key=lambda name: size[name])
     return f"the largest number, {size[name]:.3g}, is in {name}"
-
-
-def _version() -> str:
-    return version("sparsegrad-rtrl")

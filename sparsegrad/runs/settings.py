@@ -1,5 +1,6 @@
 """What decides a run: settings from flags, a TOML file or a run's own folder."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from sparsegrad.registry import CELLS, OPTIMIZERS, parse_method
 from sparsegrad.system.quantities import parse_number
+from sparsegrad.system.reading import read_plain
 
 if TYPE_CHECKING:  # imported where it is used: `--help` reads the defaults and must answer at once
     from sparsegrad.cells import Cell
@@ -143,13 +145,14 @@ class Settings:
         ValueError
             If a name is unknown or a value of the wrong kind.
         """
-        kinds = {field.name: (get_args(field.type) or (field.type,))[0] for field in fields(cls)}
+        kinds = {field.name: get_args(field.type) or (field.type,) for field in fields(cls)}
         read = {}
         for key, value in given.items():
             name = key.replace("-", "_")
             if name not in kinds:
                 raise ValueError(f"{where} must name settings, got {key!r}; see train --help")
-            read[name] = None if value is None else _value(name, kinds[name], value)
+            spare = value is None and len(kinds[name]) > 1
+            read[name] = None if spare else _value(name, kinds[name][0], value)
         return read
 
     @classmethod
@@ -163,11 +166,12 @@ class Settings:
         ValueError
             If it is no TOML, or a setting is wrong.
         """
-        with open(path, "rb") as file:
-            try:
-                return cls.read(tomllib.load(file), str(path))
-            except tomllib.TOMLDecodeError as error:
-                raise ValueError(f"{path} must be TOML: {error}") from None
+        content = read_plain(path)
+        try:
+            given = tomllib.loads(content.decode())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} must be TOML: {error}") from None
+        return cls.read(given, str(path))
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings by name."""
@@ -250,9 +254,17 @@ def _value(name: str, kind: Any, value: Any) -> Any:
         raise ValueError(f"{shown} must be a number or a word, got {value!r}")
     if kind is str:
         return str(value)
-    number = parse_number(shown, str(value))
     if kind is int:
+        if re.fullmatch(r"[+-]?[0-9]{1,30}", str(value)):  # a float would round what is long
+            return _small(shown, int(value))
+        number = parse_number(shown, str(value))
         if number != int(number):
             raise ValueError(f"{shown} must be a whole number, got {value!r}")
-        return int(number)
+        return _small(shown, int(number))
+    return parse_number(shown, str(value))
+
+
+def _small(shown: str, number: int) -> int:
+    if abs(number) > 2**62:
+        raise ValueError(f"{shown} must be a number of at most 2**62, got {number:.3g}")
     return number

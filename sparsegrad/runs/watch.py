@@ -63,8 +63,8 @@ class Watch:
             head = f"{line['tokens']:,} tokens  {line['seconds']:.0f} s"
             try:
                 print("  ".join([head, *words(line)]), flush=True)
-            except BrokenPipeError:  # nobody reads any more, as in `| head`; the run goes on
-                self._quiet = True
+            except OSError:  # nobody reads any more, as in `| head`, or the disk is full
+                self._quiet = True  # of lines; the run goes on
 
     def _done(self, tokens: int, seconds: float) -> float:
         by_tokens = tokens / self._tokens if self._tokens else 0.0

@@ -26,6 +26,7 @@ from sparsegrad.symbolic.rows import canonical, check_indptr, check_shapes, valu
 from sparsegrad.symbolic.search import find_reach
 from sparsegrad.system.checks import integer, sealed
 from sparsegrad.system.memory import require_memory
+from sparsegrad.system.schema import flag, listed, record, refuse, whole
 from sparsegrad.system.tensorfile import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _ARRAYS = ("_indptr", "_indices", "supernode")
 _MOST_SOURCES = 2**31 - 1  # entries of D
+_ABOUT = record({"n": whole(1), "saturated": flag, "entries_by_n": listed(whole())})
+"""What a file of a pattern says beside its arrays."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -284,10 +287,14 @@ class ReachPattern:
             If safetensors is not installed.
         """
         arrays, about = read_tensors(Path(path), kind="reach pattern")
+        about = _ABOUT(f"{path}:", about)
+        names = {field.name for field in fields(cls)} - about.keys()
+        if names != arrays.keys():
+            refuse(f"{path}: the arrays", f"{', '.join(sorted(names))}", sorted(arrays))
         arrays = {name: sealed(np.ascontiguousarray(array)) for name, array in arrays.items()}
         values: dict[str, Any] = {**arrays, **about}
+        values["entries_by_n"] = tuple(about["entries_by_n"])
         try:
-            values["entries_by_n"] = tuple(values.get("entries_by_n") or ())
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid pattern: {error}") from None

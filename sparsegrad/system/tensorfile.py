@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.system.atomic import replacing
+from sparsegrad.system.memory import require_memory
+from sparsegrad.system.reading import open_plain, parse_json
 
 FORMAT = "sparsegrad"
 VERSION = 4
+DTYPES = ("BOOL", "I32", "I64", "U64", "F32", "F64")
+"""Of arrays in these files, as safetensors calls them."""
 
 
 def write_tensors(
@@ -31,7 +35,7 @@ def write_tensors(
         Replaced only once the new file is complete and on the disk.
     tensors : dict of arrays
     about : dict
-        Whatever JSON can hold.
+        Whatever JSON can hold; NaN and infinity it cannot.
     kind : str
         What the file is; :func:`read_tensors` wants the same.
 
@@ -61,9 +65,7 @@ def write_tensors(
             raise _os_error(error, path) from error
 
 
-def read_tensors(
-    path: Path, kind: str = "checkpoint"
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_tensors(path: Path, kind: str = "checkpoint") -> tuple[dict[str, NDArray[Any]], Any]:
     """Read a file of :func:`write_tensors`, and check every bit of it.
 
     Parameters
@@ -76,8 +78,9 @@ def read_tensors(
     -------
     dict of arrays
         The arrays by name.
-    dict
-        What was said about them.
+    object
+        What was said about them. Like the arrays it is as the writer meant it, whoever that was:
+        the caller looks at every field before it is used.
 
     Raises
     ------
@@ -85,26 +88,37 @@ def read_tensors(
         If the file is foreign, of another kind or version, cut short or damaged.
     OSError
         If it cannot be read.
+    MemoryError
+        If it would not fit in memory.
     ModuleNotFoundError
         If safetensors is not installed; see :func:`need_safetensors`.
     """
     need_safetensors()
     from safetensors import SafetensorError, safe_open
 
+    descriptor = open_plain(path)  # which safe_open would wait on, were it a pipe
+    size = os.fstat(descriptor).st_size
+    os.close(descriptor)
+    require_memory(size, f"the arrays of {path}")
+    foreign = (
+        f"{path} must be a {kind} of {FORMAT}, got another kind of file, or one that is cut short "
+        "or damaged"
+    )
     try:
         # read, not mapped: a file that shrinks under a map kills the process
         with safe_open(path, framework="np", backend="pread") as file:
             metadata = file.metadata() or {}
             _check(path, metadata, kind)
+            for name in file.keys():
+                if file.get_slice(name).get_dtype() not in DTYPES:
+                    raise ValueError(f"{foreign}: {name} is of no dtype of {FORMAT}'s")
             arrays = file.get_tensors()
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} must be a {kind} of {FORMAT}, got another kind of file, or one that is cut "
-            f"short or damaged ({error})"
-        ) from None
-    if metadata.get("sha256") != _digest(arrays, str(metadata.get("about"))):
+        raise ValueError(f"{foreign} ({error})") from None
+    about = str(metadata.get("about"))
+    if metadata.get("sha256") != _digest(arrays, about):
         raise ValueError(f"{path} is damaged: its checksum does not fit its content")
-    return arrays, json.loads(metadata["about"])
+    return arrays, parse_json(f"{path}: about", about)
 
 
 def need_safetensors() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparsegrad.tasks.sequences import Sequences
+from sparsegrad.system.schema import flag, listed, record, whole
+from sparsegrad.tasks.sequences import CHECKSUM, RANDOM, Sequences
 from sparsegrad.tasks.source import Source
 
 PIECE = 1 << 20  # bytes that are looked at together when a text is opened
@@ -138,14 +139,21 @@ class Chars:
             "random": self._rng.bit_generator.state,
         }
 
-    def go_to(self, position: dict[str, Any]) -> None:
+    def go_to(self, position: Any, where: str = "position") -> None:
         """Go on from where :meth:`position` was taken.
 
         Raises
         ------
         ValueError
-            If the text is another one.
+            If it is none of this task, or the text is another one.
         """
+        rules = {
+            "at": listed(whole(0, self._train), self.batch),
+            "fresh": listed(flag, self.batch),
+            "fingerprint": CHECKSUM,
+            "random": RANDOM,
+        }
+        position = record(rules)(where, position)
         if position["fingerprint"] != self.fingerprint:
             raise ValueError(f"{self._text.path} must be the text of the run, got other content")
         self._at[:] = position["at"]

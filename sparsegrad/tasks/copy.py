@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sparsegrad.tasks.sequences import Sequences
+from sparsegrad.system.schema import record, whole
+from sparsegrad.tasks.sequences import RANDOM, Sequences
 
 START, END = 2, 3
 LEARNED = 0.15
 """Bits per bit below which a mini-batch counts as learned, and the strings grow."""
 SPREAD = 5
+LONGEST = 2**20
+"""No run is long enough to get there."""
+_POSITION = record({"length": whole(1, LONGEST), "random": RANDOM})
 
 
 class Copy:
@@ -92,7 +96,8 @@ class Copy:
         """Return L and the state of the generator."""
         return {"length": self.length, "random": self._rng.bit_generator.state}
 
-    def go_to(self, position: dict[str, Any]) -> None:
-        """Go on from where :meth:`position` was taken."""
+    def go_to(self, position: Any, where: str = "position") -> None:
+        """Go on from where :meth:`position` was taken; see :meth:`Task.go_to`."""
+        position = _POSITION(where, position)
         self.length = position["length"]
         self._rng.bit_generator.state = position["random"]

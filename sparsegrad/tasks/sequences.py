@@ -4,6 +4,8 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from sparsegrad.system.schema import record, whole, word
+
 
 class Sequences(NamedTuple):
     """The data of one call of :meth:`sparsegrad.OnlineLearner.run`."""
@@ -39,5 +41,22 @@ class Task(Protocol):
     def position(self) -> dict[str, Any]:
         """Return where the task stands, as JSON can hold it."""
 
-    def go_to(self, position: dict[str, Any]) -> None:
-        """Go on from where :meth:`position` was taken."""
+    def go_to(self, position: Any, where: str = "position") -> None:
+        """Go on from where :meth:`position` was taken.
+
+        Raises
+        ------
+        ValueError
+            If it is no position of this task; the message begins with `where`.
+        """
+
+
+RANDOM = record({
+    "bit_generator": word("PCG64"),
+    "state": record({"state": whole(0, 2**128 - 1), "inc": whole(0, 2**128 - 1)}),
+    "has_uint32": whole(0, 1),
+    "uinteger": whole(0, 2**32 - 1),
+})  # fmt: skip
+"""The state of a generator, as NumPy gives it."""
+CHECKSUM = whole(0, 2**32 - 1)
+"""A CRC-32."""

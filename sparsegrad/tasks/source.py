@@ -1,16 +1,18 @@
 """A file that is read in parts and must stay as it is."""
 
 import os
-import stat
 import weakref
 from pathlib import Path
+
+from sparsegrad.system.reading import open_plain
 
 
 class Source:
     """A file open for reading, in parts, without ever being loaded whole.
 
-    Parts are read by ``pread``, not through a memory map: a file that shrinks under a map kills
-    the process with a bus error, while here it is an error of one line.
+    Parts are read by ``pread`` (where there is none, by seek and read), not through a memory map:
+    a file that shrinks under a map kills the process with a bus error, while here it is an error
+    of one line.
 
     Parameters
     ----------
@@ -25,10 +27,8 @@ class Source:
     """
 
     def __init__(self, path: Path) -> None:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait here for its writer
-            raise ValueError(f"{path} must be a file, got a folder, a pipe or a device")
+        self._file = open_plain(path)
         self.path = path
-        self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._stamp = self._now()
         self.size = self._stamp[0]
@@ -45,7 +45,7 @@ class Source:
         """
         parts: list[bytes] = []
         left = count
-        while left and (part := os.pread(self._file, left, start + count - left)):
+        while left and (part := _pread(self._file, left, start + count - left)):
             parts.append(part)
             left -= len(part)
         if left or self._now() != self._stamp:
@@ -55,3 +55,10 @@ class Source:
     def _now(self) -> tuple[int, int]:
         status = os.fstat(self._file)
         return status.st_size, status.st_mtime_ns
+
+
+def _pread(file: int, count: int, start: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(file, count, start)
+    os.lseek(file, start, os.SEEK_SET)  # Windows
+    return os.read(file, count)

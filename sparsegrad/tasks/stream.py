@@ -1,6 +1,7 @@
 """A user's own stream of numbers, learned online: the one-step-ahead error."""
 
 import math
+import re
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -8,7 +9,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparsegrad.tasks.sequences import Sequences
+from sparsegrad.system.memory import require_memory
+from sparsegrad.system.schema import record, whole
+from sparsegrad.tasks.sequences import CHECKSUM, Sequences
 from sparsegrad.tasks.source import Source
 
 PIECE = 1 << 20  # bytes that are looked at together when the file is opened
@@ -22,7 +25,8 @@ class Stream:
     Parameters
     ----------
     path : Path
-        ``.npy`` of float32 or float64, (time, columns), or CSV, with or without a line of names.
+        ``.npy`` of float32 or float64, (time, columns), or CSV, with or without a line of names: a
+        first row without any number.
     targets : int
         The last so many columns are targets, the others inputs. 0: all columns are inputs, and the
         target is the next row.
@@ -105,14 +109,16 @@ class Stream:
         """Return where the parts stand."""
         return {"at": self._at, "fingerprint": self._table.fingerprint}
 
-    def go_to(self, position: dict[str, Any]) -> None:
+    def go_to(self, position: Any, where: str = "position") -> None:
         """Go on from where :meth:`position` was taken.
 
         Raises
         ------
         ValueError
-            If the file is another one.
+            If it is none of this task, or the file is another one.
         """
+        rules = {"at": whole(0, self._part - 1), "fingerprint": CHECKSUM}
+        position = record(rules)(where, position)
         if position["fingerprint"] != self._table.fingerprint:
             raise ValueError(f"{self._path} must be the file of the run, got other content")
         self._at = position["at"]
@@ -161,33 +167,42 @@ def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, int], np.dtype[A
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran, dtype = read(file)
-    except (ValueError, KeyError):
+    except Exception:  # the header is a Python literal, and its parser fails in a dozen ways
         raise ValueError(f"{wanted}, got another kind of file") from None
-    if len(shape) != 2 or 0 in shape or dtype.kind != "f" or (fortran and 1 not in shape):
+    sizes = len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)
+    if not sizes or dtype.kind != "f" or (fortran and 1 not in shape):
         order = "Fortran" if fortran else "C"
         raise ValueError(f"{wanted}, got {dtype} of shape {shape} in {order} order")
-    return shape, dtype
+    return (shape[0], shape[1]), dtype
 
 
 class _Csv:
-    """A table in a CSV file, loaded."""
+    """A table in a CSV file, loaded.
+
+    A first row in which no cell is a number is a line of names. Any other row is numbers, all of
+    it, wherever it stands.
+    """
 
     def __init__(self, path: Path) -> None:
         source = Source(path)
+        require_memory(10 * source.size, f"the rows of {path}")
         content = source.read(0, source.size)
         try:
-            lines = content.decode().splitlines()
+            text = content.decode("utf-8-sig")  # a byte order mark is no part of the first cell
         except UnicodeDecodeError:
             raise ValueError(f"{path} must be .npy or CSV, got a binary file") from None
-        names = any(not _is_number(word) for word in lines[0].split(","))
-        lines = [line for line in lines[names:] if line.strip()]
+        lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+        if lines and not any(map(_is_number, lines[0].split(","))):
+            del lines[0]
         if not lines:
             raise ValueError(f"{path} must hold rows of numbers, got none")
         try:
-            self._table = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
+            self._table = np.loadtxt(lines, delimiter=",", comments=None, quotechar='"', ndmin=2)
         except ValueError as error:
             reason = str(error).replace("row", "row of numbers", 1)
-            raise ValueError(f"{path} must be a table of numbers: {reason}") from None
+            raise ValueError(
+                f"{path} must be a table of numbers, below at most one row of names: {reason}"
+            ) from None
         self.shape = self._table.shape
         self.fingerprint = zlib.crc32(content)
 
@@ -195,9 +210,9 @@ class _Csv:
         return self._table[start : start + count]
 
 
-def _is_number(word: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
-        float(word)
+        float(cell.strip().strip('"'))
     except ValueError:
         return False
     return True

@@ -1,0 +1,48 @@
+"""Standard streams as they come: closed, full, read by nobody, of a small alphabet."""
+
+import contextlib
+import io
+import os
+import sys
+
+
+def open_streams() -> None:
+    """Put something in the place of standard streams that were closed, as by ``>&-``.
+
+    A file that is opened later would get their numbers, and what is printed would end up in it.
+    What a stream's encoding lacks is written as an escape.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def close_streams() -> OSError | None:
+    """Write out what is left, so that the interpreter has nothing to complain about on its exit.
+
+    Returns
+    -------
+    OSError or None
+        What stdout said, if it could not be written.
+    """
+    lost = None
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            lost = error if stream is sys.stdout else lost
+            with contextlib.suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+        except ValueError:  # closed by whoever called
+            continue
+    return lost
