@@ -42,14 +42,18 @@ for t in range(600):
 print(f"{sum(losses[:50]) / 50:.3f} -> {sum(losses[-50:]) / 50:.3f} nats a character")
 
 # %%
-# J belongs to the module. ``reset`` begins the sequences of some batch elements anew;
-# ``state_dict`` holds J, so that a run that is loaded goes on as it would have; a step under
-# ``torch.no_grad()`` leaves J alone.
+# J belongs to the state that the last step returned. Rows of zeros begin a sequence, as they do
+# when an episode ends; a step under ``torch.no_grad()`` leaves J alone; any other state is refused,
+# since its J is not here.
 
-cell.reset(torch.tensor([True, False, False, False]))
+ended = torch.tensor([True, False, False, False])
+h = cell(one_hot[codes[:4]], h.detach() * ~ended[:, None])
 with torch.no_grad():
-    ahead = readout(cell(one_hot[codes[:4]], h))
-print(ahead.shape)
+    ahead = readout(cell(one_hot[codes[4:8]], h))
+try:
+    cell(one_hot[codes[4:8]], h + 0.1)
+except ValueError as error:
+    print(error)
 
 # %%
 # Layers below get the gradient of the current step only: what an input did to earlier states is not
