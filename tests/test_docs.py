@@ -131,7 +131,9 @@ def test_every_command_is_one_that_its_program_takes(page, capsys):
         elif words[:2] == ["python", "-m"]:
             assert words[2] in ("sphinx", "build")
         else:
-            assert words == ["pytest"], f"what is {words}?"
+            program = [word for word in words if not re.match(r"SPARSEGRAD_\w+=", word)]
+            assert program[0] == "pytest", f"what is {words}?"
+            assert all((ROOT / path).exists() for path in program[1:]), words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -141,6 +143,19 @@ def test_options_named_in_the_text_exist(page):
         known = choices[command].format_help()
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in known, f"{command} has no {option}"
+
+
+def test_tests_that_a_page_names_are_there():
+    files = [path for path in (ROOT / "tests").rglob("*.py")]
+    defined = {name for path in files for name in re.findall(r"def (\w+)\(", path.read_text())}
+    defined |= {path.name for path in files}
+    named = set()
+    for page in PAGES:
+        for file, name in re.findall(r"`(?:tests/)?(?:fuzz/)?(test_\w+\.py)?:*(test_\w+)?`",
+                                     page.read_text("utf-8")):  # fmt: skip
+            assert {file, name} - {""} <= defined, f"{page.name} names {file}::{name}"
+            named |= {file, name}
+    assert len(named) > 40
 
 
 def test_links_between_files_of_readme_lead_somewhere():
