@@ -25,7 +25,7 @@ import numba
 import numpy as np
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
-from sparsegrad.kernels.methods.snap import influence_step
+from sparsegrad.kernels.influence.store import update_store
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.learning.optimizers import SGD, Adam
 from sparsegrad.learning.readout import Linear
@@ -44,10 +44,11 @@ TOY_OTHERS = ((RNN, 12, 0.5, 2), (LSTM, 12, 0.5, 3))
 
 @numba.njit
 def _influence_alone(
-    alone: Any, program: Any, numbers: Any, delta: Any, grad: Any, steps: int
+    shared: Any, store: Any, jacobians: Any, delta: Any, grad: Any, steps: int
 ) -> None:
+    D, immediate = jacobians.dynamics_data, jacobians.immediate_data
     for _ in range(steps):
-        influence_step(alone, None, program, numbers, True, delta, grad)
+        update_store(shared, store, D, immediate, True, delta, grad)
 
 
 def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -83,8 +84,7 @@ def overhead(nets: tuple[tuple[int, float, int], ...], rounds: int) -> Iterator[
         xs, targets = stream(cell, batch, steps)
         engine: Any = whole._engine
         delta, grad = engine.steps.state_grad[0], np.zeros_like(whole._loop.grad)
-        kernel, _ = engine.influence.kernels()
-        alone = kernel, engine.influence.program, engine._numbers, delta, grad, steps
+        alone = engine._shared, engine._store, engine._jacobians, delta, grad, steps
         seconds = take_turns(
             {
                 "step": lambda w=whole, x=xs, y=targets: w.run(x, y),

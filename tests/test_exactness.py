@@ -64,7 +64,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float =
 def torch_gradient(
     cell: Cell, readout: dict[str, np.ndarray], xs: np.ndarray, targets: np.ndarray, loss: str
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Do the same by torch.autograd on torch.nn's own cell, masked afterwards."""
+    """Return loss and gradient by torch.autograd on torch.nn's own cell, masked afterwards."""
     torch = pytest.importorskip("torch", reason="torch is not installed: it is the oracle here")
     theirs = getattr(torch.nn, type(cell).__name__ + "Cell")(cell.inputs, cell.units).double()
     with torch.no_grad():

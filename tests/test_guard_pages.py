@@ -50,7 +50,7 @@ def guard_learner(learner: OnlineLearner, behind: bool) -> None:
     guard = Guard([a for tree in trees for a in arrays_of(tree)], behind)
     for fields in held:
         for name, value in fields.items():
-            if isinstance(value, np.ndarray | tuple) and name != "_kernels":
+            if isinstance(value, np.ndarray | tuple):
                 fields[name] = guard(value)
     for fields in own:
         for name in names & fields.keys():

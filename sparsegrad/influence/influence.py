@@ -13,6 +13,7 @@ from sparsegrad.influence.program import Program, cut_work
 from sparsegrad.kernels.compiler.pointers import pointer_to
 from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
+from sparsegrad.kernels.influence.store import Store
 from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.symbolic.rows import values_on
@@ -299,6 +300,21 @@ class Influence(SetOnce):
         return (
             program.panels, program.members, program.reached, program.columns, self.pattern.indptr,
         )  # fmt: skip
+
+    def store(self) -> Store:
+        """Return the influence as compiled loops take it, beside `kernels()[1]`.
+
+        It shares J, so that what a loop does is done to this influence; no more than one loop at a
+        time may work on it.
+        """
+        return Store(
+            alone=_alone(self.dtype),
+            program=self._program,
+            cuts=self._cuts,
+            panels=self._panels,
+            step_grad=np.zeros(self.pattern.shape[0], self.dtype),
+            scratch=self._scratch,
+        )
 
     def kernels(self) -> tuple[Any, Any]:
         """Return `panels_range` and `panels_threads` as pointers for compiled loops.

@@ -10,7 +10,7 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.influence.influence import Influence
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
-from sparsegrad.kernels.methods.snap import Numbers, run_snap
+from sparsegrad.kernels.methods.snap import Jacobians, run_snap
 from sparsegrad.methods.engine import Layout, Outcome
 from sparsegrad.methods.traces import TraceEngine, own_weights
 from sparsegrad.symbolic.pattern import ReachPattern, reach
@@ -89,17 +89,13 @@ class InfluenceEngine:
         # the cache crashes, on one thread too.
         start_threads()
         self.influence = Influence(pattern, batch, cell.dtype, threads)
-        self._dynamics = dynamics_pattern(cell)[1]
         self._threads = threads
-        self._kernels = self.influence.kernels()
-        self._numbers = Numbers(
-            cuts=self.influence._cuts,
+        self._jacobians = Jacobians(
+            dynamics=dynamics_pattern(cell)[1],
             dynamics_data=np.zeros((batch, pattern.dynamics_indices.size), cell.dtype),
             immediate_data=np.zeros((batch, pattern.immediate_indices.size), cell.dtype),
-            influence=self.influence._panels,
-            step_grad=np.zeros(cell.weights.size, cell.dtype),
-            scratch=self.influence._scratch,
         )
+        self._shared, self._store = self.influence.kernels()[1], self.influence.store()
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
@@ -109,13 +105,12 @@ class InfluenceEngine:
                 kind.compiled(self.cell.dtype),
                 learner,
                 kind.partials,
-                self._dynamics,
+                self._jacobians,
                 chunk,
                 streams,
                 self.steps,
-                *self._kernels,
-                self.influence._program,
-                self._numbers,
+                self._shared,
+                self._store,
             )
         )
 
@@ -146,7 +141,7 @@ class InfluenceEngine:
 
         pattern = self.pattern
         states = pattern.shape[1]
-        values = self._numbers.dynamics_data[b]
+        values = self._jacobians.dynamics_data[b]
         kept = (values, pattern.dynamics_indices, pattern.dynamics_indptr)
         return csr_array(kept, (states, states))
 
