@@ -203,6 +203,23 @@ def test_no_gradient_that_is_not_finite_is_returned(method: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_window_whose_gradient_overflows_takes_its_last_step_back() -> None:
+    """The last error, carried back through the window, overflows; forward all is well."""
+    steps, gain = (400, 30.0) if not config.DISABLE_JIT else (120, 300.0)
+    cells = [RNN(2, 16, gain=gain, seed=0, dtype="float32") for _ in range(2)]
+    bad, good = (OnlineLearner(cell, Linear(2), BPTT(steps), SGD(1e-9), batch=2) for cell in cells)
+    xs = np.zeros((steps, 2, 2), "f4")  # from a state of 0 the net is linear: D is gain times W
+    targets = np.ones((steps, 2, 2), "f4")
+    good.run(xs[:-1], targets[:-1])
+    with pytest.raises(FloatingPointError, match=f"gradient .* at step {steps - 1}"):
+        bad.run(xs, targets)
+    assert bad.steps == steps - 1
+    assert_same(everything(bad), everything(good))
+    with pytest.raises(FloatingPointError, match="gradient"):
+        bad.run(xs[-1:], targets[-1:])
+    assert_same(everything(bad), everything(good))
+
+
 @pytest.mark.parametrize("readout", [Linear(4, "cross_entropy"), MLP(5, 4, "cross_entropy")])
 @pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.5), Adam(0.01), AdamW(0.01)])
 @pytest.mark.parametrize("how", ["deepcopy", "pickle"])

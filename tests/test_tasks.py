@@ -1,8 +1,11 @@
 """Tasks: what they ask, where they stand, and the files they refuse."""
 
+import copy
+import gc
 import json
 import math
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -358,3 +361,28 @@ def test_a_shape_that_cannot_be_is_refused(tmp_path, shape):
                      + bytes(160))  # fmt: skip
     with pytest.raises(ValueError, match=str(path)):
         Stream(path)
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+@pytest.mark.parametrize("kind", ["copy", "chars", "npy", "csv"])
+def test_a_copied_task_goes_on_by_itself(kind, how, tmp_path):
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((400, 3)).astype("f4")
+    (tmp_path / "text").write_bytes(rng.integers(97, 123, 20_000, np.uint8).tobytes())
+    np.save(tmp_path / "table.npy", table)
+    np.savetxt(tmp_path / "table.csv", table, delimiter=",")
+    task = {
+        "copy": lambda: Copy(3, seed=1),
+        "chars": lambda: Chars(tmp_path / "text", 2, 16, crop=True, seed=1),
+        "npy": lambda: Stream(tmp_path / "table.npy", steps=16),
+        "csv": lambda: Stream(tmp_path / "table.csv", steps=16),
+    }[kind]()
+    task.draw()
+    other = copy.deepcopy(task) if how == "deepcopy" else pickle.loads(pickle.dumps(task))
+    expected = [other.draw() for _ in range(3)]
+    for parts in expected:  # the copy's draws have not moved the task
+        for one, two in zip(parts, task.draw(), strict=True):
+            np.testing.assert_array_equal(one, two)
+    del task
+    gc.collect()  # which closes its file, not the copy's
+    other.draw()

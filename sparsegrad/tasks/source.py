@@ -3,6 +3,7 @@
 import os
 import weakref
 from pathlib import Path
+from typing import Any
 
 from sparsegrad.system.reading import open_plain
 
@@ -35,6 +36,9 @@ class Source:
         if self.size == 0:
             raise ValueError(f"{path} must not be empty")
 
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy has the file open by itself
+        return _reopened, (self.path, self._stamp)
+
     def read(self, start: int, count: int) -> bytes:
         """Return `count` bytes from `start` on.
 
@@ -62,3 +66,10 @@ def _pread(file: int, count: int, start: int) -> bytes:
         return os.pread(file, count, start)
     os.lseek(file, start, os.SEEK_SET)  # Windows
     return os.read(file, count)
+
+
+def _reopened(path: Path, stamp: tuple[int, int]) -> Source:
+    source = Source(path)
+    if source._stamp != stamp:
+        raise ValueError(f"{path} must be as it was when the task was copied; start the run anew")
+    return source
