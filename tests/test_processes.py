@@ -14,14 +14,15 @@ import numpy as np
 import sparsegrad.influence.program as program
 from sparsegrad import Influence, reach
 program._SHARE = 1
-net, into = np.ones((9, 9)), np.tile(np.eye(9), 8)
+net, into = np.ones((40, 40)), np.tile(np.eye(40), 24)
+D, I = np.full(1600, 0.01), np.ones(960)
 def make():
-    J = Influence(reach(net, into, 1), dtype="float64", threads=2)
+    J = Influence(reach(net, into, 2), dtype="float64", threads=2)
     assert J.threads == 2
     return J
 def work(J):
-    for _ in range(2000):
-        J.update(np.full(81, 0.01), np.ones(72))
+    for _ in range(500):
+        J.update(D, I)
 """
 
 
@@ -51,19 +52,19 @@ def test_a_fork_is_told_that_the_threads_are_not_there() -> None:
     """It would wait for them without end; one thread works."""
     code = SHARED + (
         "import os\n"
-        "J = make(); J.update(np.ones(81), np.ones(72))\n"
+        "J = make(); J.update(D, I)\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"
         "    try:\n"
-        "        J.update(np.ones(81), np.ones(72))\n"
+        "        J.update(D, I)\n"
         "    except RuntimeError as error:\n"
         "        print(error, flush=True)\n"
         "    one = Influence(J.pattern, dtype='float64', threads=1)\n"
-        "    one.update(np.ones(81), np.ones(72))\n"
+        "    one.update(D, I)\n"
         "    print('one thread works', flush=True)\n"
         "    os._exit(0)\n"
         "os.waitpid(pid, 0)\n"
-        "J.update(np.ones(81), np.ones(72))\n"
+        "J.update(D, I)\n"
         "print('so does the parent')\n"
     )
     run = python(code, NUMBA_NUM_THREADS="2")
