@@ -42,7 +42,8 @@ os.environ["PYTHONFAULTHANDLER"] = "1"  # a child process that crashes prints wh
 # What stands above the kernels runs compiled only: interpreted or bounds-checked it would take
 # most of the time and reach no kernel that the other files do not.
 ABOVE_THE_KERNELS = [
-    "fuzz",
+    "fuzz/test_checkpoints.py",
+    "fuzz/test_folders.py",
     "test_allocations.py",
     "test_c.py",
     "test_checkpoint.py",

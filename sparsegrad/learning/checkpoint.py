@@ -364,6 +364,7 @@ def _take_weights(
     fits = (about["kind"], about["inputs"], about["units"], about["dtype"], about["names"]) == (
         type(cell).__name__, cell.inputs, cell.units, cell.dtype.name, list(cell.places),
     )  # fmt: skip
+    fits = fits and all(about.get(name, one) == one for name, one in cell.options().items())
     empty = np.empty(0)
     if not fits or any(
         not np.array_equal(place, tensors.get(f"cell.{name}.place", empty))

@@ -268,11 +268,13 @@ def open_run(given: dict[str, Any], path: Path, resume: bool) -> tuple[Settings,
     if not resume:
         raise ValueError(f"{path} holds a run: go on with it by --resume, or name another --out")
     stored.pop(MARK, None)
-    kept = Settings.read(stored, str(path / "config.json"))
+    where = str(path / "config.json")
     try:
+        kept = Settings.read(stored, where)
         Settings(**kept)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path / 'config.json'} must be of a run: {error}") from None
+        said = str(error)
+        raise ValueError(said if where in said else f"{where}: {said}") from None
     for name, value in given.items():
         if name not in (*CHANGEABLE, *MOVABLE) and kept.get(name) != value:
             raise ValueError(

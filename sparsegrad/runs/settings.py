@@ -171,7 +171,11 @@ class Settings:
             given = tomllib.loads(content.decode())
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} must be TOML: {error}") from None
-        return cls.read(given, str(path))
+        try:
+            return cls.read(given, str(path))
+        except ValueError as error:
+            said = str(error)
+            raise ValueError(said if str(path) in said else f"{path}: {said}") from None
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings by name."""

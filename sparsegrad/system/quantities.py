@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 
 _PARTS = {"%": 100.0, "k": 1e-3, "M": 1e-6, "G": 1e-9}
 _BYTES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -75,7 +76,9 @@ def parse_number(name: str, word: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{name} must be a number such as 0.001, 75% or 10M, got {word!r}")
+        raise ValueError(
+            f"{name} must be a number such as 0.001, 75% or 10M, got {reprlib.repr(word)}"
+        )
     return number
 
 
