@@ -71,8 +71,16 @@ def test_a_stderr_that_nobody_can_read_ends_no_run(tmp_path, line):
     assert (tmp_path / "run" / "curve.png").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], COUNT, [*COUNT, "--format", "json"], ["--bad"]])
-@pytest.mark.parametrize("line", ['"$@" >/dev/full', '"$@" >&-', '"$@" 2>&-', '"$@" 2>/dev/full'])
+@pytest.mark.parametrize(
+    ("line", "arguments"),
+    [
+        ('"$@" >/dev/full', ["--help"]),
+        ('"$@" >/dev/full', [*COUNT, "--format", "json"]),
+        ('"$@" >&-', COUNT),
+        ('"$@" 2>&-', ["--bad"]),
+        ('"$@" 2>/dev/full', COUNT),
+    ],
+)
 def test_no_command_leaves_a_traceback(line, arguments):
     done = shell(line, *arguments)
     assert done.returncode in (0, 2), done.stderr

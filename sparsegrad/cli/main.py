@@ -58,10 +58,9 @@ def _run(argv: Sequence[str] | None) -> int:
         status = arguments.run(arguments)
         sys.stdout.flush()
     except (ValueError, MemoryError, OSError, ModuleNotFoundError) as error:
-        lost = close_streams() if isinstance(error, OSError) else None
-        if isinstance(error, BrokenPipeError) or isinstance(lost, BrokenPipeError):
+        if isinstance(error, BrokenPipeError):
             return 0  # nobody reads any more, as in `| head`
-        complain(words_of(error) if lost is None else f"cannot write to stdout: {lost.strerror}")
+        complain(words_of(error))
         return FAILED
     except KeyboardInterrupt:
         complain("interrupted")

@@ -26,6 +26,8 @@ def words_of(error: Exception) -> str:
     """Return what an error says, in one line."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno is not None:  # all else names its file
+        return f"cannot write to stdout: {error.strerror}"
     return str(error) or type(error).__name__
 
 

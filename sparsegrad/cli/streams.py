@@ -25,24 +25,15 @@ def open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def close_streams() -> OSError | None:
-    """Write out what is left, so that the interpreter has nothing to complain about on its exit.
-
-    Returns
-    -------
-    OSError or None
-        What stdout said, if it could not be written.
-    """
-    lost = None
+def close_streams() -> None:
+    """Write out what is left, so that the interpreter has nothing to complain about on its exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError as error:
-            lost = error if stream is sys.stdout else lost
+        except OSError:
             with contextlib.suppress(OSError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, stream.fileno())
                 os.close(nowhere)
         except ValueError:  # closed by whoever called
             continue
-    return lost

@@ -178,6 +178,7 @@ def _lock(descriptor: int, path: Path) -> bool:
         ) from None
     except OSError as error:
         if error.errno not in _UNLOCKED:
+            error.filename = str(path / LOCK)
             raise
         return False
     return True
