@@ -349,6 +349,7 @@ def test_info_says_what_a_report_of_a_fault_needs(capsys, monkeypatch, tmp_path)
     (tmp_path / "room").mkdir()
     (tmp_path / "room" / "a.nbc").write_bytes(bytes(3 * 2**20))
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("sparsegrad.system.machine.available_memory", lambda: 3 * 2**30)
     status, out, err = run(capsys, "info")
     assert (status, err) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
@@ -357,6 +358,7 @@ def test_info_says_what_a_report_of_a_fault_needs(capsys, monkeypatch, tmp_path)
     assert f"numpy {np.__version__}" in lines["needs"]
     assert lines["vectors"].split()[0] in ("64", "128", "256", "512")
     assert lines["threads"].startswith(f"{numba.get_num_threads()}, ")
+    assert lines["memory"] == "3.00 GiB available"
     assert lines["cache"] == f"{tmp_path}: 1 files, 3.00 MiB"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setitem(sys.modules, "rich.console", None)
