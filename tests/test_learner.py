@@ -457,7 +457,12 @@ def bad_calls() -> list[tuple[str, Any, type[Exception], str]]:
         ("momentum", lambda: SGD(0.1, momentum=1.0), ValueError, "momentum must lie in [0, 1)"),
         ("beta", lambda: Adam(beta2=1.5), ValueError, "beta2 must lie in [0, 1)"),
         ("clip", lambda: Adam(clip=0.0), ValueError, "clip must be above 0"),
-        ("decay", lambda: AdamW(weight_decay=-1), ValueError, "weight_decay must be at least 0"),
+        (
+            "decay",
+            lambda: AdamW(weight_decay=-1),
+            ValueError,
+            "weight_decay must be finite and at least 0",
+        ),
         ("schedule", lambda: Adam(schedule=np.ones(0)), ValueError, "schedule must be"),
         ("cosine", lambda: cosine(3, warmup=3), ValueError, "warmup must lie in"),
         (
