@@ -67,6 +67,7 @@ ABOVE_THE_KERNELS = [
     "test_torch_habits.py",
     "test_torch_hosts.py",
     "test_torch_options.py",
+    "test_torch_own.py",
     "test_torch_state.py",
     "test_train.py",
 ]

@@ -210,7 +210,8 @@ class SnapStep:
         for name in names:
             self._require(f"params[{name!r}]", params[name], (parameter_order(cell, name).size,))
         weights = jnp.concatenate([params[name] for name in names])
-        state, influence = self._step(weights, x, carry.state, carry.influence)
+        streams = [jnp.asarray(array) for array in (x, *carry)]
+        state, influence = self._step(weights, *streams)
         return Carry(state, influence), state[:, 0]
 
     def _require(self, name: str, array: Any, shape: tuple[int, ...]) -> None:

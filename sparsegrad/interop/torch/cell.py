@@ -85,6 +85,8 @@ class SnApCell(Streams):
             if _is_exporting():
                 raise RuntimeError(NO_EXPORT)
             return _outside(self, input, hx)
+        if torch._C._get_tracing_state() is not None:  # it would keep this step's numbers
+            raise RuntimeError(NO_EXPORT)
         if not isinstance(input, Tensor):
             raise TypeError(f"x must be a torch.Tensor, got {type(input).__name__}")
         if isinstance(hx, list):
@@ -355,8 +357,8 @@ class SnApCell(Streams):
 
 
 NO_EXPORT = (
-    "a SnAp cell must run in Python, got torch.export: export cell.to_torch(), or write a step "
-    "with sparsegrad.interop.onnx"
+    "a SnAp cell must run in Python, got torch.export or torch.jit.trace: export cell.to_torch(), "
+    "or write a step with sparsegrad.interop.onnx"
 )
 
 

@@ -184,10 +184,8 @@ def joined(grads: tuple[Any, ...]) -> np.ndarray:
         some = next(grad for grad in grads if grad is not None)
         known = [torch.zeros_like(some) if grad is None else grad for grad in grads]
         return torch.cat(known, 1).numpy()
-    except RuntimeError:
-        if transformed():
-            raise RuntimeError(NO_TRANSFORMS) from None
-        raise
+    except RuntimeError as fault:  # of a batched tensor, which has no memory
+        raise RuntimeError(NO_TRANSFORMS) from fault
 
 
 def transformed() -> bool:

@@ -168,6 +168,13 @@ def _dense_jacobians(
     module: nn.Module, masks: dict[str, Tensor], weights: dict[str, Tensor], x: Tensor, h: Tensor
 ) -> tuple[Any, Any]:
     """Return all of D and I at a point, by one product per unit."""
+    with torch.random.fork_rng(devices=[]):  # dropout draws: not from the caller's numbers
+        return _jacobians_at(module, masks, weights, x, h)
+
+
+def _jacobians_at(
+    module: nn.Module, masks: dict[str, Tensor], weights: dict[str, Tensor], x: Tensor, h: Tensor
+) -> tuple[Any, Any]:
     buffers = {
         name: b.double() if b.is_floating_point() else b for name, b in module.named_buffers()
     }
