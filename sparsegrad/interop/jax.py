@@ -210,8 +210,8 @@ class SnapStep:
         for name in names:
             self._require(f"params[{name!r}]", params[name], (parameter_order(cell, name).size,))
         weights = jnp.concatenate([params[name] for name in names])
-        streams = [jnp.asarray(array) for array in (x, *carry)]
-        state, influence = self._step(weights, *streams)
+        x = jnp.array(x)  # under vmap and grad JAX may hold a NumPy array there, which it refuses
+        state, influence = self._step(weights, x, carry.state, carry.influence)
         return Carry(state, influence), state[:, 0]
 
     def _require(self, name: str, array: Any, shape: tuple[int, ...]) -> None:

@@ -76,7 +76,7 @@ def probe(
     """
     if trials < 2:
         raise ValueError(f"trials must be at least 2, got {trials}")
-    module, masks = copy.deepcopy(module), all_masks(module, masks)
+    module, masks = copy.deepcopy(module).eval(), all_masks(module, masks)
     generator = torch.Generator().manual_seed(seed)
     hits: list[Any] = [0, 0]
     doubt = [np.zeros(units, bool), np.zeros(units, bool)]
@@ -115,7 +115,7 @@ def check_patterns(
         If one lacks an entry that is not zero: it is named.
     """
     generator = torch.Generator().manual_seed(1)
-    module = copy.deepcopy(module)
+    module = copy.deepcopy(module).eval()  # dropout would hide entries
     for size in SIZES:
         point = _random_point(module, inputs, D.shape[0], masks, generator, size)
         values = _dense_jacobians(module, masks, *point)
