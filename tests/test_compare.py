@@ -138,6 +138,7 @@ def test_a_run_that_another_process_holds_is_told_and_the_others_run(tmp_path, c
     arguments = ["compare", "copy", *NET, "--methods", "rflo", "--seeds", 0, 1, "--tokens", 100,
                  "--out", tmp_path]  # fmt: skip
     busy = tmp_path / "runs" / "rflo_rate-0.001_seed-0"
+    plan_runs({"task": "copy", **TINY, "tokens": 100}, ["rflo"], [0.001], [0, 1], tmp_path)
     held = Folder(busy)
     (busy / "log.txt").write_text("64 tokens\n")
     status, _, err = run(capsys, *arguments)
@@ -358,7 +359,7 @@ def test_a_trajectory_that_diverges_is_said_in_a_line(tmp_path, capsys):
     status, _, err = run(
         capsys, "compare", "stream", "--passive", "--data", tmp_path / "data.npy", "--methods",
         "rflo", "--method", "rflo", "--optimizer", "sgd", "--rate", "1e9", "--units", 4,
-        "--sparsity", 0, "--out", tmp_path,
+        "--sparsity", 0, "--out", tmp_path / "out",
     )  # fmt: skip
     assert status == 2
     assert "the run diverged: " in err

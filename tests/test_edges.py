@@ -202,7 +202,7 @@ def test_a_profile_is_written_again_where_a_profile_was(tmp_path, capsys):
     "arguments",
     [
         ["profile", "--inputs=--"], ["profile", "--n=--"], ["profile", "--seed", "1e3"],
-        ["profile", "--units", "9" * 5000], ["profile", "--budget", "1e999"],
+        ["profile", "--units", "9" * 5000], ["profile", "--budget", "1e9x"],
         [*TRAIN, "--units", "1e300"], [*TRAIN, "--seed", "-1"], [*TRAIN, "--seed", "1e30"],
         [*TRAIN, "--tokens", "nan"], [*TRAIN, "--report", "1e19"], [*TRAIN, "--rate", "1e400"],
         [*TRAIN, "--units", "９" * 40], [*TRAIN, "--config", "/dev/zero"],

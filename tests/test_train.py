@@ -433,9 +433,11 @@ def test_files_of_a_run_that_do_not_fit_are_refused(tmp_path):
         Run(settings, Folder(out))
     assert (out / "metrics.jsonl").read_text() == lines[0]
     (tmp_path / "lost").rename(out / "checkpoint.safetensors")
+    config = (out / "config.json").read_text()
     (out / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json must be JSON"):
         open_run({"task": "copy"}, out, True)
+    (out / "config.json").write_text(config)
     other = Settings("copy", tokens=300, **{**TINY, "units": 9})
     with pytest.raises(ValueError, match="must be of the run in config"):
         Run(other, Folder(out))
