@@ -6,12 +6,22 @@ them; the struct `sparsegrad_program` in sparsegrad.h is the same words. From Py
 words is one argument, where its arrays would be some twenty, 0.05 to 0.1 µs each.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from numba import carray, njit, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from ..cells.maps import Dynamics, Partials
+from ..influence.tables import (
+    ENTRY_FIELDS,
+    MEMBER_FIELDS,
+    PANEL_FIELDS,
+    REACHED_FIELDS,
+    RUN_FIELDS,
+    SEGMENT_FIELDS,
+)
 
 SIZES = (
     "units", "weights", "dynamics_nnz", "immediate_nnz", "influence_size", "scratch_size",
@@ -21,6 +31,12 @@ ARRAYS = (
     "panels", "segments", "entries", "members", "reached", "columns", "runs",
 )  # fmt: skip
 WORDS = len(SIZES) + len(ARRAYS)
+(
+    UNITS, WEIGHTS, DYNAMICS_NNZ, IMMEDIATE_NNZ, INFLUENCE_SIZE, SCRATCH_SIZE,
+    PANELS_COUNT, SEGMENTS_COUNT, ENTRIES_COUNT, MEMBERS_COUNT, ROWS_COUNT, RUNS_COUNT,
+    PANELS, SEGMENTS, ENTRIES, MEMBERS, REACHED, COLUMNS, RUNS,
+) = range(WORDS)  # fmt: skip
+"""Places of the words of a program."""
 CELL_SIZES = (
     "units", "inputs", "components", "maps", "kind", "weights", "map_partials", "state_partials",
     "own_count", "runs", "run_entries",
@@ -31,7 +47,19 @@ CELL_ARRAYS = (
     "run_place", "order",
 )  # fmt: skip
 CELL_WORDS = len(CELL_SIZES) + len(CELL_ARRAYS)
+(
+    CELL_UNITS, CELL_INPUTS, CELL_COMPONENTS, CELL_MAPS, CELL_KIND, CELL_WEIGHTS, MAP_PARTIALS,
+    STATE_PARTIALS, OWN_COUNT, CELL_RUNS, RUN_ENTRIES,
+    INDPTR, RECURRENT_END, INDICES, MAP_INDPTR, MAP_COMPONENTS, STATE_ROWS,
+    STATE_COLUMNS, OWN_PLACE, OWN_SOURCE, RUN_INDPTR, RUN_SOURCE, RUN_WEIGHT,
+    RUN_PLACE, ORDER,
+) = range(CELL_WORDS)  # fmt: skip
+"""Places of the words of a cell."""
 WORK_ARRAYS = ("weights", "sources", "state", "pre", "new_state", "d_state")
+(
+    WORK_WEIGHTS, WORK_SOURCES, WORK_STATE, WORK_PRE, WORK_NEW_STATE, WORK_D_STATE,
+) = range(len(WORK_ARRAYS))  # fmt: skip
+"""Places of the words behind a cell's: what a step works in."""
 
 
 def _pointer_to(dtype: Any) -> Any:
@@ -65,19 +93,29 @@ def _real_at(typingctx: Any, address: Any, like: Any) -> Any:
 real_at: Any = _real_at  # an intrinsic hides its first argument from type checkers
 
 
+class Tables(NamedTuple):
+    """The arrays of a program, as `sparsegrad.influence.program.Program` has them."""
+
+    panels: NDArray[np.int64]
+    segments: NDArray[np.int64]
+    entries: NDArray[np.int64]
+    members: NDArray[np.int64]
+    reached: NDArray[np.int32]
+    columns: NDArray[np.int32]
+    runs: NDArray[np.int64]
+
+
 @njit(cache=True, nogil=True)
-def program_at(words: Any, base: int) -> Any:
-    """Return the seven arrays of a program from its block of words, in the kernels' order."""
-    n_panels, n_segments, n_entries = words[6], words[7], words[8]
-    n_members, n_rows, n_runs = words[9], words[10], words[11]
-    return (
-        carray(int64_at(base + words[12]), (n_panels + 1, 9)),
-        carray(int64_at(base + words[13]), (n_segments, 3)),
-        carray(int64_at(base + words[14]), (n_entries, 2)),
-        carray(int64_at(base + words[15]), (n_members + 1, 5)),
-        carray(int32_at(base + words[16]), (n_rows, 2)),
-        carray(int32_at(base + words[17]), (words[1],)),
-        carray(int64_at(base + words[18]), (n_runs, 4)),
+def program_at(words: Any, base: int) -> Tables:
+    """Return the arrays of a program from its block of words."""
+    return Tables(
+        carray(int64_at(base + words[PANELS]), (words[PANELS_COUNT] + 1, PANEL_FIELDS)),
+        carray(int64_at(base + words[SEGMENTS]), (words[SEGMENTS_COUNT], SEGMENT_FIELDS)),
+        carray(int64_at(base + words[ENTRIES]), (words[ENTRIES_COUNT], ENTRY_FIELDS)),
+        carray(int64_at(base + words[MEMBERS]), (words[MEMBERS_COUNT] + 1, MEMBER_FIELDS)),
+        carray(int32_at(base + words[REACHED]), (words[ROWS_COUNT], REACHED_FIELDS)),
+        carray(int32_at(base + words[COLUMNS]), (words[WEIGHTS],)),
+        carray(int64_at(base + words[RUNS]), (words[RUNS_COUNT], RUN_FIELDS)),
     )
 
 
@@ -87,28 +125,28 @@ def cell_at(words: Any, base: int) -> Any:
 
     The order is the weight of each element of the arrays of their names, one after the other.
     """
-    units, n_maps, weights = words[0], words[3], words[5]
-    map_partials, state_partials = words[6], words[7]
-    own, runs, entries = words[8], words[9], words[10]
+    rows, weights = words[CELL_UNITS] * words[CELL_MAPS], words[CELL_WEIGHTS]
+    map_partials, state_partials = words[MAP_PARTIALS], words[STATE_PARTIALS]
+    own, runs, entries = words[OWN_COUNT], words[CELL_RUNS], words[RUN_ENTRIES]
     partials = Partials(
-        carray(int64_at(base + words[14]), (n_maps + 1,)),
-        carray(int32_at(base + words[15]), (map_partials,)),
-        carray(int32_at(base + words[16]), (state_partials,)),
-        carray(int32_at(base + words[17]), (state_partials,)),
+        carray(int64_at(base + words[MAP_INDPTR]), (words[CELL_MAPS] + 1,)),
+        carray(int32_at(base + words[MAP_COMPONENTS]), (map_partials,)),
+        carray(int32_at(base + words[STATE_ROWS]), (state_partials,)),
+        carray(int32_at(base + words[STATE_COLUMNS]), (state_partials,)),
     )
     dynamics = Dynamics(
-        carray(int32_at(base + words[18]), (own,)),
-        carray(int32_at(base + words[19]), (own,)),
-        carray(int64_at(base + words[20]), (runs + 1,)),
-        carray(int32_at(base + words[21]), (runs,)),
-        carray(int32_at(base + words[22]), (entries,)),
-        carray(int32_at(base + words[23]), (entries,)),
+        carray(int32_at(base + words[OWN_PLACE]), (own,)),
+        carray(int32_at(base + words[OWN_SOURCE]), (own,)),
+        carray(int64_at(base + words[RUN_INDPTR]), (runs + 1,)),
+        carray(int32_at(base + words[RUN_SOURCE]), (runs,)),
+        carray(int32_at(base + words[RUN_WEIGHT]), (entries,)),
+        carray(int32_at(base + words[RUN_PLACE]), (entries,)),
     )
     return (
-        carray(int64_at(base + words[11]), (units * n_maps + 1,)),
-        carray(int64_at(base + words[12]), (units * n_maps,)),
-        carray(int32_at(base + words[13]), (weights,)),
+        carray(int64_at(base + words[INDPTR]), (rows + 1,)),
+        carray(int64_at(base + words[RECURRENT_END]), (rows,)),
+        carray(int32_at(base + words[INDICES]), (weights,)),
         partials,
         dynamics,
-        carray(int32_at(base + words[24]), (weights,)),
+        carray(int32_at(base + words[ORDER]), (weights,)),
     )

@@ -10,7 +10,16 @@ from typing import Any
 from numba import carray
 
 from ..influence.panels import panels_contract, panels_update, panels_update_and_contract
-from .addresses import WORDS, program_at
+from .addresses import (
+    DYNAMICS_NNZ,
+    IMMEDIATE_NNZ,
+    INFLUENCE_SIZE,
+    SCRATCH_SIZE,
+    UNITS,
+    WEIGHTS,
+    WORDS,
+    program_at,
+)
 
 
 # J ← P ∘ (I + D J)
@@ -26,9 +35,10 @@ def c_update(
     words = carray(program, (WORDS,))
     p = program_at(words, 0)
     panels_update(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6],
-        carray(dynamics_data, (batch, words[2])), carray(immediate_data, (batch, words[3])),
-        carray(influence, (batch, words[4])), carray(scratch, (words[5],)),
+        p.panels, p.segments, p.entries, p.members, p.reached, p.columns, p.runs,
+        carray(dynamics_data, (batch, words[DYNAMICS_NNZ])),
+        carray(immediate_data, (batch, words[IMMEDIATE_NNZ])),
+        carray(influence, (batch, words[INFLUENCE_SIZE])), carray(scratch, (words[SCRATCH_SIZE],)),
     )  # fmt: skip
 
 
@@ -45,9 +55,10 @@ def c_contract(
     words = carray(program, (WORDS,))
     p = program_at(words, 0)
     panels_contract(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6],
-        carray(state_grad, (batch, words[0])), carray(influence, (batch, words[4])),
-        carray(grad, (words[1],)), carray(scratch, (words[5],)),
+        p.panels, p.segments, p.entries, p.members, p.reached, p.columns, p.runs,
+        carray(state_grad, (batch, words[UNITS])),
+        carray(influence, (batch, words[INFLUENCE_SIZE])),
+        carray(grad, (words[WEIGHTS],)), carray(scratch, (words[SCRATCH_SIZE],)),
     )  # fmt: skip
 
 
@@ -66,8 +77,10 @@ def c_update_and_contract(
     words = carray(program, (WORDS,))
     p = program_at(words, 0)
     panels_update_and_contract(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6],
-        carray(dynamics_data, (batch, words[2])), carray(immediate_data, (batch, words[3])),
-        carray(state_grad, (batch, words[0])), carray(influence, (batch, words[4])),
-        carray(grad, (words[1],)), carray(scratch, (words[5],)),
+        p.panels, p.segments, p.entries, p.members, p.reached, p.columns, p.runs,
+        carray(dynamics_data, (batch, words[DYNAMICS_NNZ])),
+        carray(immediate_data, (batch, words[IMMEDIATE_NNZ])),
+        carray(state_grad, (batch, words[UNITS])),
+        carray(influence, (batch, words[INFLUENCE_SIZE])),
+        carray(grad, (words[WEIGHTS],)), carray(scratch, (words[SCRATCH_SIZE],)),
     )  # fmt: skip

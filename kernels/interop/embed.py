@@ -13,7 +13,21 @@ from numpy.typing import NDArray
 from ..cells.elementwise import gru, lstm, rnn_relu, rnn_tanh
 from ..cells.maps import Maps, Partials, apply_maps, dynamics_values, immediate_values
 from ..influence.panels import CONTRACT, UPDATE, panels_range
-from .addresses import CELL_WORDS, cell_at, program_at, real_at
+from .addresses import (
+    CELL_INPUTS,
+    CELL_KIND,
+    CELL_MAPS,
+    CELL_WORDS,
+    WORK_D_STATE,
+    WORK_NEW_STATE,
+    WORK_PRE,
+    WORK_SOURCES,
+    WORK_STATE,
+    WORK_WEIGHTS,
+    cell_at,
+    program_at,
+    real_at,
+)
 
 FINE = -1
 COMPARED, SURE, LEARNABLE = 1, 2, 4
@@ -135,14 +149,14 @@ def host_step(
     """
     indptr, recurrent_end, indices, partials, dynamics, order = cell_at(cell, 0)
     components, batch, units = new_state.shape
-    inputs, n_maps, kind = cell[1], cell[3], cell[4]
+    inputs, n_maps, kind = cell[CELL_INPUTS], cell[CELL_MAPS], cell[CELL_KIND]
     zero, at = new_state.dtype.type(0), cell[CELL_WORDS:]
-    weights = carray(real_at(at[0], zero), (order.size,))
-    sources = carray(real_at(at[1], zero), (units + inputs + 1,))
-    state = carray(real_at(at[2], zero), (components, units))
-    pre = carray(real_at(at[3], zero), (n_maps, units))
-    new = carray(real_at(at[4], zero), (components, units))
-    d_state = carray(real_at(at[5], zero), (components, components, units))
+    weights = carray(real_at(at[WORK_WEIGHTS], zero), (order.size,))
+    sources = carray(real_at(at[WORK_SOURCES], zero), (units + inputs + 1,))
+    state = carray(real_at(at[WORK_STATE], zero), (components, units))
+    pre = carray(real_at(at[WORK_PRE], zero), (n_maps, units))
+    new = carray(real_at(at[WORK_NEW_STATE], zero), (components, units))
+    d_state = carray(real_at(at[WORK_D_STATE], zero), (components, components, units))
     x = carray(real_at(x_at, zero), (batch, inputs))
     h = carray(real_at(h_at, zero), (batch, units))
     c = carray(real_at(c_at, zero), (batch, units))
@@ -215,9 +229,9 @@ def host_input_gradient(
     state_grad: NDArray[np.floating],  # (B, C * units)      in   δ
     x_grad: NDArray[np.floating],  # (B, inputs)             out
 ) -> None:
-    """Do as `input_gradient`, with the weights of the last step."""
+    """Pull δ back to the input of its own step, with the weights of the last step."""
     indptr, recurrent_end, indices, partials, _, _ = cell_at(cell, 0)
-    weights = carray(real_at(cell[CELL_WORDS], d_pre.dtype.type(0)), (indices.size,))
+    weights = carray(real_at(cell[CELL_WORDS + WORK_WEIGHTS], d_pre.dtype.type(0)), (indices.size,))
     maps = Maps(indptr, recurrent_end, indices, weights)
     input_gradient(maps, partials, d_pre, state_grad, x_grad)
 

@@ -1,10 +1,6 @@
 """A time step, and its gradient, as handlers of XLA's foreign function interface (FFI).
 
-A handler gets the address of a call frame, a C struct of pointers and sizes. What is read of it:
-
-    word 1   extensions       9   arguments       14   results
-    of a buffer: word 3 its data, word 5 its dimensions
-
+A handler gets the address of a call frame, a C struct of pointers and sizes, in words of 8 bytes.
 The layout is that of xla/ffi/api/c_api.h, whose fields keep their places within a major version.
 Everything about the cell and its pattern comes in one array of bytes, a block of int64 words (those
 of a program, then the cell's; arrays by their byte offset) and the arrays behind it, so that a
@@ -20,10 +16,35 @@ from numba import carray, njit
 
 from ..cells.maps import Maps, apply_maps, dynamics_values, immediate_values
 from ..influence.panels import panels_contract, panels_update
-from .addresses import CELL_WORDS, WORDS, cell_at, int64_at, program_at, real_at
+from .addresses import (
+    CELL_COMPONENTS,
+    CELL_INPUTS,
+    CELL_KIND,
+    CELL_MAPS,
+    CELL_UNITS,
+    CELL_WORDS,
+    DYNAMICS_NNZ,
+    IMMEDIATE_NNZ,
+    INFLUENCE_SIZE,
+    SCRATCH_SIZE,
+    WEIGHTS,
+    WORDS,
+    cell_at,
+    int64_at,
+    program_at,
+    real_at,
+)
 from .embed import add_in_order, elementwise, input_gradient
 
 BLOCK_WORDS = WORDS + CELL_WORDS
+EXTENSION, API, ARGUMENTS, RESULTS = 1, 2, 9, 14
+"""Words of a call frame."""
+API_VERSION = 4
+"""A word of the interface: major and minor version."""
+METADATA, VERSION, TRAITS, METADATA_WORDS = 3, 3, 4, 5
+"""A word of the extension that asks for metadata; words of the metadata, and their number."""
+DATA, DIMENSIONS = 3, 5
+"""Words of a buffer."""
 
 
 @njit(cache=True, nogil=True)
@@ -33,29 +54,29 @@ def _word(address: int, i: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _argument(frame: int, k: int) -> int:
-    return _word(_word(_word(frame, 9), k), 3)
+    return _word(_word(_word(frame, ARGUMENTS), k), DATA)
 
 
 @njit(cache=True, nogil=True)
 def _result(frame: int, k: int) -> int:
-    return _word(_word(_word(frame, 14), k), 3)
+    return _word(_word(_word(frame, RESULTS), k), DATA)
 
 
 @njit(cache=True, nogil=True)
 def _batch(frame: int, k: int) -> int:
     """First dimension of an argument."""
-    return _word(_word(_word(_word(frame, 9), k), 5), 0)
+    return _word(_word(_word(_word(frame, ARGUMENTS), k), DIMENSIONS), 0)
 
 
 @njit(cache=True, nogil=True)
 def _asked_for_version(frame: int) -> bool:
     """Answer XLA's first call, which asks for the handler's version: that of its own interface."""
-    extension = _word(frame, 1)
+    extension = _word(frame, EXTENSION)
     if extension == 0:
         return False
-    metadata = carray(int64_at(_word(extension, 3)), (5,))
-    metadata[3] = _word(_word(frame, 2), 4)
-    metadata[4] = 0
+    metadata = carray(int64_at(_word(extension, METADATA)), (METADATA_WORDS,))
+    metadata[VERSION] = _word(_word(frame, API), API_VERSION)
+    metadata[TRAITS] = 0
     return True
 
 
@@ -66,21 +87,22 @@ def _step(frame: int, like: Any) -> int:
         return 0
     base = _argument(frame, 0)
     words = carray(int64_at(base), (BLOCK_WORDS,))
-    indptr, recurrent_end, indices, partials, dynamics, order = cell_at(words[WORDS:], base)
-    units, inputs = words[WORDS], words[WORDS + 1]
-    count, n_maps, kind = words[WORDS + 2], words[WORDS + 3], words[WORDS + 4]
-    batch, size = _batch(frame, 2), words[4]
-    given = carray(real_at(_argument(frame, 1), like), (words[1],))
+    cell = words[WORDS:]
+    indptr, recurrent_end, indices, partials, dynamics, order = cell_at(cell, base)
+    units, inputs, kind = cell[CELL_UNITS], cell[CELL_INPUTS], cell[CELL_KIND]
+    count, n_maps = cell[CELL_COMPONENTS], cell[CELL_MAPS]
+    batch, size = _batch(frame, 2), words[INFLUENCE_SIZE]
+    given = carray(real_at(_argument(frame, 1), like), (words[WEIGHTS],))
     x = carray(real_at(_argument(frame, 2), like), (batch, inputs))
     state = carray(real_at(_argument(frame, 3), like), (batch, count, units))
     before = carray(real_at(_argument(frame, 4), like), (batch * size,))
     new_state = carray(real_at(_result(frame, 0), like), (batch, count, units))
     influence = carray(real_at(_result(frame, 1), like), (batch, size))
     d_pre = carray(real_at(_result(frame, 2), like), (batch, count, n_maps, units))
-    weights = carray(real_at(_result(frame, 3), like), (words[1],))
-    D = carray(real_at(_result(frame, 4), like), (batch, words[2]))
-    immediate = carray(real_at(_result(frame, 5), like), (batch, words[3]))
-    scratch = carray(real_at(_result(frame, 6), like), (words[5],))
+    weights = carray(real_at(_result(frame, 3), like), (words[WEIGHTS],))
+    D = carray(real_at(_result(frame, 4), like), (batch, words[DYNAMICS_NNZ]))
+    immediate = carray(real_at(_result(frame, 5), like), (batch, words[IMMEDIATE_NNZ]))
+    scratch = carray(real_at(_result(frame, 6), like), (words[SCRATCH_SIZE],))
     sources = carray(real_at(_result(frame, 7), like), (units + inputs + 1,))
     pre = carray(real_at(_result(frame, 8), like), (n_maps, units))
     d_state = carray(real_at(_result(frame, 9), like), (count, count, units))
@@ -104,7 +126,8 @@ def _step(frame: int, like: Any) -> int:
             flat[i] = before[i]
     p = program_at(words, base)
     panels_update(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6], D, immediate, influence, scratch,
+        p.panels, p.segments, p.entries, p.members, p.reached, p.columns, p.runs, D, immediate,
+        influence, scratch,
     )  # fmt: skip
     return 0
 
@@ -116,21 +139,23 @@ def _pull(frame: int, like: Any) -> int:
         return 0
     base = _argument(frame, 0)
     words = carray(int64_at(base), (BLOCK_WORDS,))
-    indptr, recurrent_end, indices, partials, _, order = cell_at(words[WORDS:], base)
-    units, inputs = words[WORDS], words[WORDS + 1]
-    count, n_maps = words[WORDS + 2], words[WORDS + 3]
+    cell = words[WORDS:]
+    indptr, recurrent_end, indices, partials, _, order = cell_at(cell, base)
+    units, inputs = cell[CELL_UNITS], cell[CELL_INPUTS]
+    count, n_maps = cell[CELL_COMPONENTS], cell[CELL_MAPS]
     batch = _batch(frame, 2)
-    weights = carray(real_at(_argument(frame, 1), like), (words[1],))
+    weights = carray(real_at(_argument(frame, 1), like), (words[WEIGHTS],))
     d_pre = carray(real_at(_argument(frame, 2), like), (batch, count, n_maps, units))
-    influence = carray(real_at(_argument(frame, 3), like), (batch, words[4]))
+    influence = carray(real_at(_argument(frame, 3), like), (batch, words[INFLUENCE_SIZE]))
     state_grad = carray(real_at(_argument(frame, 4), like), (batch, count * units))
-    flat = carray(real_at(_result(frame, 0), like), (words[1],))
+    flat = carray(real_at(_result(frame, 0), like), (words[WEIGHTS],))
     x_grad = carray(real_at(_result(frame, 1), like), (batch, inputs))
-    grad = carray(real_at(_result(frame, 2), like), (words[1],))
-    scratch = carray(real_at(_result(frame, 3), like), (words[5],))
+    grad = carray(real_at(_result(frame, 2), like), (words[WEIGHTS],))
+    scratch = carray(real_at(_result(frame, 3), like), (words[SCRATCH_SIZE],))
     p = program_at(words, base)
     panels_contract(
-        p[0], p[1], p[2], p[3], p[4], p[5], p[6], state_grad, influence, grad, scratch,
+        p.panels, p.segments, p.entries, p.members, p.reached, p.columns, p.runs, state_grad,
+        influence, grad, scratch,
     )  # fmt: skip
     flat[:] = 0
     add_in_order(order, grad, flat)
