@@ -5,6 +5,7 @@ shown a planted fault too, so that none can pass by looking at nothing.
 """
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -46,6 +47,7 @@ Sources = Mapping[str, str]
 Graph = Mapping[str, set[str]]
 
 
+@functools.cache
 def sources() -> dict[str, str]:
     """Every file of both trees by the name it is imported by."""
     found = {}
@@ -57,12 +59,17 @@ def sources() -> dict[str, str]:
     return found
 
 
-def running(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those that only type checkers read."""
-    yield tree
-    for node in ast.iter_child_nodes(tree):
+@functools.cache
+def statements(text: str) -> tuple[ast.stmt, ...]:
+    """Every statement of a file, but those that only type checkers read."""
+    found, ahead = [], [*ast.parse(text).body]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, ast.stmt):
+            found.append(node)
         if not (isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")):
-            yield from running(node)
+            ahead += (k for k in ast.iter_child_nodes(node) if not isinstance(k, ast.expr))
+    return tuple(found)
 
 
 def graph(files: Sources) -> dict[str, set[str]]:
@@ -70,7 +77,7 @@ def graph(files: Sources) -> dict[str, set[str]]:
     packages = {name.rpartition(".")[0] for name in files}
 
     def imported(name: str) -> Iterator[str]:
-        for node in running(ast.parse(files[name])):
+        for node in statements(files[name]):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -142,7 +149,7 @@ def upward(edges: Graph) -> list[str]:
 
 def functions(files: Sources) -> Iterator[ast.FunctionDef]:
     for text in files.values():
-        yield from (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+        yield from (node for node in statements(text) if isinstance(node, ast.FunctionDef))
 
 
 def too_long(files: Sources) -> set[str]:
@@ -167,16 +174,21 @@ def public_kernels() -> set[str]:
     return set(names)
 
 
+@functools.cache
+def house() -> dict[str, set[str]]:
+    return graph(sources())
+
+
 def test_no_circle_of_imports():
-    assert circle(graph(sources())) == []
+    assert circle(house()) == []
 
 
 def test_rooms_stand_on_few_floors():
-    assert floors(rooms(graph(sources()))) <= MOST_FLOORS
+    assert floors(rooms(house())) <= MOST_FLOORS
 
 
 def test_rooms_import_from_below_alone():
-    assert upward(rooms(graph(sources()))) == []
+    assert upward(rooms(house())) == []
 
 
 def test_no_function_is_too_long():
