@@ -183,11 +183,11 @@ def test_duplicates_merge_and_do_not_cancel():
     twice = sp.coo_array(([1.0, -1.0, 1.0], ([2, 2, 0], [1, 1, 0])), shape=(3, 3))
     rows = sp.csr_array(([1.0, 1.0, 1.0], [2, 0, 2], [0, 3, 3, 3]), shape=(3, 3))
     assert reach(twice, np.eye(3)).dynamics_indices.tolist() == [0, 1]
-    with pytest.warns(UserWarning, match="dynamics has row 1 with indices that are not sorted"):
+    with pytest.warns(UserWarning, match="dynamics has row 0 with indices that are not sorted"):
         pattern = reach(rows, rows.tocoo())
     assert pattern.dynamics_indices.tolist() == [0, 2]
     assert pattern.immediate_indptr.tolist() == [0, 1, 1, 2]
-    rows.sort_indices()
+    rows.sum_duplicates()
     assert reach(rows, np.eye(3)).dynamics_indices.tolist() == [0, 2]
 
 
