@@ -67,12 +67,11 @@ def step_model(cell: Cell) -> Any:
     def tensor(key: str, width: int) -> Any:
         return helper.make_tensor_value_info(key, kind, ["batch", width])
 
-    axes = numpy_helper.from_array(np.zeros(1, np.int64), "axes")
     graph = helper.make_graph(
         nodes, f"step of {name} {cell.units}",
         [tensor("x", cell.inputs), *[tensor(s, cell.units) for s in states]],
         [tensor(f"new_{s}", cell.units) for s in states],
-        [*weights.values(), axes],
+        [*weights.values(), numpy_helper.from_array(np.zeros(1, np.int64), "axes")],
     )  # fmt: skip
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="sparsegrad"

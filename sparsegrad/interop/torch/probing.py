@@ -85,8 +85,7 @@ def probe(
         point = _random_point(module, inputs, units, masks, generator, SIZES[points % len(SIZES)])
         quiet, points = quiet + 1, points + 1
         for which, values in enumerate(_dense_jacobians(module, masks, *point)):
-            bad = ~np.isfinite(values)
-            hit = (values != 0) | bad
+            hit = (values != 0) | (bad := ~np.isfinite(values))
             if (hit & (hits[which] == 0)).any():
                 quiet = 0
             hits[which] = hits[which] + hit
