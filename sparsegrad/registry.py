@@ -178,12 +178,13 @@ def type_of(rows: dict[str, Any], type_name: str) -> Any:
 
 
 def parse_method(word: str, seed: int) -> Any:
-    """Return the method that a word such as ``snap:2`` names.
+    """Return the method that a word such as ``snap:2`` or ``snap:1@8`` names.
 
     Parameters
     ----------
     word : str
-        As :data:`METHOD_WORDS` has them.
+        As :data:`METHOD_WORDS` has them; ``@T`` after it makes windows of T steps, where the method
+        has them beside its number.
     seed : int
         Of its random numbers, if it draws any.
 
@@ -192,13 +193,21 @@ def parse_method(word: str, seed: int) -> Any:
     ValueError
         If there is no such method.
     """
-    match = re.fullmatch(r"([a-z0-9-]+)(?::(\d+))?", word.lower())
+    match = re.fullmatch(r"([a-z0-9-]+)(?::(\d+))?(?:@(\d+))?", word.lower())
     row = METHODS.get(match[1]) if match else None
     if match is None or row is None or not row.takes(number=match[2] is not None):
-        raise ValueError(f"method must be one of {', '.join(METHOD_WORDS)}, got {word!r}")
+        raise ValueError(
+            f"method must be one of {', '.join(METHOD_WORDS)}, or with windows of T steps as "
+            f"{METHOD_WORDS[0]}@T, got {word!r}"
+        )
     kind = row.load()
+    takes = signature(kind).parameters
     given = {} if match[2] is None else {row.number: int(match[2])}
-    if "seed" in signature(kind).parameters:
+    if match[3] is not None:
+        if "window" not in takes or row.number == "window":
+            raise ValueError(f"method {row.name} takes no @T, got {word!r}; write {row.words[-1]}")
+        given["window"] = int(match[3])
+    if "seed" in takes:
         given["seed"] = seed
     return kind(**given)
 

@@ -138,3 +138,97 @@ def online(kind, p, masks, xs, targets, kept, rate=0.0, every=1, leak_only=False
                 total[name] += grad
                 grad[...] = 0
     return np.array(losses), p, total
+
+
+def windows(
+    kind, p, masks, xs, targets, kept, window, rate=0.0, leak_only=False, resets=None, scales=None
+):
+    """Windows of steps along a batch of streams, squared error, SGD at each window's end, dense.
+
+    λ_T = δ_T, λ_t = δ_t + D_{t+1}ᵀ λ_{t+1};  gradient = Σ_t I_tᵀ λ_t + J_0ᵀ (D_1ᵀ λ_1);  J_T from
+    J_0 by T steps of J = P ∘ (I + D J). A stream that resets at a step cuts λ there and restarts J.
+    Returns the losses, the final parameters, the gradient summed over all windows, and J.
+    """
+    p = {name: np.array(values) for name, values in p.items()}
+    weights = existing(masks)
+    batch, units = xs.shape[1], p["weight_hh"].shape[1]
+    states = units * (2 if kind == "LSTM" else 1)
+    state = np.zeros((batch, states // units, units))
+    J = np.zeros((batch, states, len(weights)))
+    losses = np.zeros(len(xs))
+    total = {name: np.zeros(values.shape) for name, values in p.items()}
+    for start in range(0, len(xs), window):
+        grads = {name: np.zeros(values.shape) for name, values in p.items()}
+        stop = min(start + window, len(xs))
+        for b in range(batch):
+            D, immediate, carry, signal = [], [], [], []
+            for t in range(start, stop):
+                if resets is not None and resets[t, b]:
+                    state[b] = 0
+                one, direct, leak = cell_jacobians(kind, p, weights, state[b], xs[t, b])
+                state[b] = cell_step(kind, p, state[b], xs[t, b])
+                h, scale = state[b, 0], (1.0 if scales is None else scales[t, b]) / batch
+                error = p["readout.weight"] @ h + p["readout.bias"] - targets[t, b]
+                losses[t] += scale * 0.5 * error @ error
+                grads["readout.weight"] += scale * np.outer(error, h)
+                grads["readout.bias"] += scale * error
+                delta = np.zeros(states)
+                delta[:units] = scale * p["readout.weight"].T @ error
+                cut = resets is not None and resets[t, b]
+                D.append(0 * one if cut else one)
+                carry.append(0 * one if cut else leak if leak_only else one)
+                immediate.append(direct)
+                signal.append(delta)
+            along = np.zeros(states)
+            grad = np.zeros(len(weights))
+            for t in range(stop - start - 1, -1, -1):
+                along = signal[t] + along
+                grad += immediate[t].T @ along
+                along = D[t].T @ along
+            grad += J[b].T @ along
+            for t in range(stop - start):
+                J[b] = np.where(kept, immediate[t] + carry[t] @ J[b], 0)
+            for (name, at), value in zip(weights, grad, strict=True):
+                grads[name].flat[at] += value
+        for name, grad in grads.items():
+            p[name] -= rate * grad
+            total[name] += grad
+    return losses, p, total, J
+
+
+def rolling(kind, p, masks, xs, targets, length, rate, resets):
+    """At each step the last `length` steps again, and SGD on the newest squared error through them.
+
+    The state before them is as it was last computed. Returns the losses and the final parameters.
+    """
+    p = {name: np.array(values) for name, values in p.items()}
+    weights = existing(masks)
+    batch, units = xs.shape[1], p["weight_hh"].shape[1]
+    components = 2 if kind == "LSTM" else 1
+    starts = np.zeros((batch, components, units))
+    losses = np.zeros(len(xs))
+    for t in range(len(xs)):
+        first = max(0, t - length + 1)
+        grads = {name: np.zeros(values.shape) for name, values in p.items()}
+        for b in range(batch):
+            state, J, after = starts[b], np.zeros((components * units, len(weights))), None
+            for s in range(first, t + 1):
+                if resets[s, b]:
+                    state, J = 0 * state, 0 * J
+                D, immediate, _ = cell_jacobians(kind, p, weights, state, xs[s, b])
+                J = immediate + D @ J
+                state = cell_step(kind, p, state, xs[s, b])
+                after = state if after is None else after
+            error = p["readout.weight"] @ state[0] + p["readout.bias"] - targets[t, b]
+            losses[t] += 0.5 * error @ error / batch
+            grads["readout.weight"] += np.outer(error, state[0]) / batch
+            grads["readout.bias"] += error / batch
+            signal = np.zeros(components * units)
+            signal[:units] = p["readout.weight"].T @ error / batch
+            for (name, at), value in zip(weights, signal @ J, strict=True):
+                grads[name].flat[at] += value
+            if t + 1 >= length:
+                starts[b] = after
+        for name, grad in grads.items():
+            p[name] -= rate * grad
+    return losses, p

@@ -13,8 +13,8 @@ from sparsegrad.learning.optimizers import SGD, Adam, AdamW, cosine
 from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
 
-DETERMINISTIC = [SnAp(1), SnAp(2), RTRL(), BPTT(), BPTT(3), RFLO()]
-METHODS = [*DETERMINISTIC, UORO(1)]
+DETERMINISTIC = [SnAp(1), SnAp(2), RTRL(), BPTT(), BPTT(3), RFLO(), RTRL(window=4)]
+METHODS = [*DETERMINISTIC, UORO(1), SnAp(1, window=3), BPTT(3, update_every=1)]
 
 
 def make(

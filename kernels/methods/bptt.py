@@ -120,7 +120,9 @@ def unroll(
 ) -> None:
     """Go back through the steps held and add their gradient."""
     learner, partials, steps, history = borrow((learner, partials, steps, history))
-    adjoint, before = history.adjoint[0], history.adjoint[1]
+    # they take turns, so that ∂L/∂s of the state at the start ends in the first
+    last = history.filled[0] % 2
+    adjoint, before = history.adjoint[last], history.adjoint[1 - last]
     batch = steps.resets.shape[1]
     adjoint[:] = 0
     for t in range(history.filled[0] - 1, -1, -1):

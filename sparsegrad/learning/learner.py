@@ -467,7 +467,7 @@ class OnlineLearner(SetOnce):
             method,
             checkpoint.optimizer,
             batch=checkpoint.batch,
-            update_every=None if isinstance(method, BPTT) else checkpoint.update_every,
+            update_every=None if _decides(method) else checkpoint.update_every,
             threads=threads,
         )
         learner._streams.steps[0] = checkpoint.counts["steps"]
@@ -569,12 +569,19 @@ def _require(value: object, name: str, kinds: tuple[type, ...], wanted: str) -> 
 
 
 def _update_every(method: Method, update_every: int | None) -> int:
-    if isinstance(method, BPTT):
+    if _decides(method):
         if update_every is not None:
-            raise ValueError("update_every must be left out with BPTT: its window decides")
-        return method.window or 1
+            raise ValueError(
+                f"update_every must be left out with {method}: its window decides, and stays"
+            )
+        return getattr(method, "update_every", None) or getattr(method, "window", None) or 1
     return (
         1
         if update_every is None
         else integer("update_every", update_every, least=1, most=_MOST_STEPS)
     )
+
+
+def _decides(method: Method) -> bool:
+    """Whether a method says itself when to update: at the end of its windows."""
+    return isinstance(method, BPTT) or getattr(method, "window", None) is not None

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning.steps import FINE, Chunk, Learner, Streams
-from sparsegrad.kernels.methods.bptt import History, run_bptt, unroll
-from sparsegrad.methods.engine import Layout, Outcome, copy_into
+from sparsegrad.kernels.methods.bptt import run_bptt, unroll
+from sparsegrad.kernels.methods.rolling import Replay, run_rolling
+from sparsegrad.methods.engine import Engine, Layout, Outcome, copy_into
+from sparsegrad.methods.window import check_window, forget_unfilled, new_history, require_history
 from sparsegrad.system.checks import integer
 from sparsegrad.system.memory import aligned_zeros
 
@@ -23,22 +25,35 @@ class BPTT:
     window : int, optional
         Steps to go back: after every `window` steps, a backward pass and an update; the state goes
         on. Default: all the steps that one call gets.
+    update_every : int, optional
+        1 for rolling BPTT (BPTT(h) of Williams and Peng 1990): at each step the last `window` steps
+        are run again from the state before them, under the weights of today, and the gradient of
+        the newest loss through all of them makes an update. A step then costs `window` forward
+        passes and as many backward ones. Default: the window, which is run once.
 
     Raises
     ------
+    TypeError
+        If `window` is not an integer.
     ValueError
-        If `window` is below 1.
+        If `window` is below 1, or `update_every` is not 1 or has no window beside it.
     """
 
     window: int | None = None
+    update_every: int | None = None
 
     def __post_init__(self) -> None:
-        if self.window is not None:
-            window = integer("window", self.window, least=1, hint="; None takes all steps")
-            object.__setattr__(self, "window", window)
+        check_window(self)
+        if self.update_every is None:
+            return
+        integer("update_every", self.update_every, 1, 1, "; 1 is rolling BPTT, else leave it out")
+        if self.window is None:
+            raise ValueError("update_every=1 must have a window beside it, got None; say how long")
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> "HistoryEngine":
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
+        if self.update_every is not None and self.window is not None:
+            return RollingEngine(cell, batch, self.window, threads)
         return HistoryEngine(cell, batch, self.window, threads)
 
 
@@ -62,7 +77,8 @@ class HistoryEngine:
         self.layout = Layout(cell, batch, True, False, threads)
         self.batch = batch
         self.window = window
-        self.history = self._allocate()
+        require_history(window or 1, cell, batch, self.layout)
+        self.history = new_history(cell, self.layout)
         self.steps = self.layout.steps(cell, batch, window or 1)
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
@@ -85,7 +101,7 @@ class HistoryEngine:
             *run_bptt(update, learner, kind.partials, chunk, streams, self.steps, self.history)
         )
         if outcome.fault != FINE:
-            self._forget_unfilled()
+            forget_unfilled(self.steps, self.history, self.layout)
         return outcome
 
     def flush(self, learner: Learner) -> None:
@@ -118,18 +134,64 @@ class HistoryEngine:
             raise ValueError(f"filled must lie in [0, {self.window}), got {held}")
         copy_into(self.state(), state)
 
-    def _forget_unfilled(self) -> None:
-        """Clear the place of the next step: a bad one has left there what no file may hold."""
-        filled = int(self.history.filled[0])
-        for array in self.steps:
-            array[filled:] = 0
-        self.steps.sources[filled:, :, -self.layout.abreast :] = 1
 
-    def _allocate(self) -> History:
-        cell, layout = self.cell, self.layout
+class RollingEngine:
+    """The last steps and the state before them, run again at every step.
+
+    Parameters
+    ----------
+    cell : Cell
+        The cell.
+    batch : int
+        Streams.
+    window : int
+        Steps to go back.
+    threads : int, optional
+        At most so many threads; default Numba's number.
+    """
+
+    def __init__(self, cell: Cell, batch: int, window: int, threads: int | None) -> None:
+        self.cell, self.batch, self.window = cell, batch, window
+        self.layout = layout = Layout(cell, batch, True, False, threads)
+        require_history(window, cell, batch, layout)
+        self.history = new_history(cell, layout)
+        self.steps = layout.steps(cell, batch, window)
         shape = layout.groups, cell.kind.components, cell.units * layout.abreast
-        return History(
-            filled=np.zeros(1, np.int64),
-            adjoint=aligned_zeros((2, *shape), cell.dtype),
-            h_before=aligned_zeros((layout.parts.size - 1, shape[0], shape[2]), cell.dtype),
+        self._replay = Replay(
+            held=np.zeros(1, np.int64),
+            xs=np.zeros((window, batch, cell.inputs), cell.dtype),
+            start=aligned_zeros(shape, cell.dtype),
+            after=aligned_zeros(shape, cell.dtype),
+            state=aligned_zeros(shape, cell.dtype),
         )
+
+    def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
+        """Run a chunk through the compiled loop."""
+        kind = self.cell.kind
+        return Outcome(
+            *run_rolling(
+                kind.compiled(self.cell.dtype), learner, kind.partials, chunk, streams, self.steps,
+                self.history, self._replay,
+            )
+        )  # fmt: skip
+
+    def flush(self, learner: Learner) -> None:
+        """Nothing is held back."""
+
+    def fresh(self) -> "RollingEngine":
+        """Return an engine for the same cell at the start of its sequences."""
+        return RollingEngine(self.cell, self.batch, self.window, self.layout.threads)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the inputs of the steps that are held, and the state before them."""
+        replay = self._replay
+        return {
+            "held": replay.held,
+            "xs": replay.xs,
+            "resets": self.steps.resets,
+            "start": replay.start,
+        }
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` returned."""
+        copy_into(self.state(), state)

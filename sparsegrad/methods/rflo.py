@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.methods.engine import Engine
 from sparsegrad.methods.traces import TraceEngine
+from sparsegrad.methods.window import check_window, goes_back, windowed
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,28 @@ class RFLO:
     any recurrent weight. For a cell without a leak (the vanilla one) nothing is carried.
     Murray's leak is a constant of the cell, 1 - α; a gated cell's is what its gates make it at each
     step: z of a GRU, f of an LSTM's c.
+
+    Parameters
+    ----------
+    window : int, optional
+        Steps of a window: exact inside by BPTT, with one update at its end; what came before it
+        enters through the influence. Default: none, an update at every step.
+
+    Raises
+    ------
+    TypeError
+        If `window` is not an integer.
+    ValueError
+        If `window` is below 1.
     """
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> "TraceEngine":
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        check_window(self)
+
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
-        n_maps = len(cell.kind.maps)
-        return TraceEngine(cell, batch, np.full(cell.units * n_maps, -1, np.int32), threads)
+        none = np.full(cell.units * len(cell.kind.maps), -1, np.int32)
+        traces = TraceEngine(cell, batch, none, threads, keeps_h=goes_back(self.window))
+        return windowed(traces, self.window)

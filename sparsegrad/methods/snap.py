@@ -8,11 +8,15 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.influence.block import plan_block
 from sparsegrad.influence.influence import Influence
+from sparsegrad.kernels.influence.advance import WindowData
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.snap import Jacobians, run_snap
-from sparsegrad.methods.engine import Layout, Outcome
+from sparsegrad.kernels.methods.window import WindowPanels, close_panels
+from sparsegrad.methods.engine import Engine, Layout, Outcome
 from sparsegrad.methods.traces import TraceEngine, own_weights
+from sparsegrad.methods.window import Carried, check_window, goes_back, windowed
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.checks import integer
 from sparsegrad.system.threads import start_threads
@@ -30,38 +34,62 @@ class SnAp:
     n : int
         Steps of reach, at least 1: a weight's influence is kept on the units that it reaches
         within n steps.
+    window : int, optional
+        Steps of a window: exact inside by BPTT, with one update at its end; what came before it
+        enters through the influence. Default: none, an update at every step.
 
     Raises
     ------
     TypeError
-        If `n` is not an integer.
+        If `n` or `window` is not an integer.
     ValueError
-        If `n` is below 1.
+        If `n` or `window` is below 1.
     """
 
     n: int
+    window: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(
             self, "n", integer("n", self.n, least=1, hint="; RTRL() takes all steps")
         )
+        check_window(self)
 
-    def engine(
-        self, cell: Cell, batch: int, threads: int | None
-    ) -> "TraceEngine | InfluenceEngine":
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
         if self.n == 1:
-            return TraceEngine(cell, batch, own_weights(cell), threads)
-        return influence_engine(cell, self.n, batch, threads)
+            own = own_weights(cell)
+            traces = TraceEngine(cell, batch, own, threads, keeps_h=goes_back(self.window))
+            return windowed(traces, self.window)
+        return windowed(influence_engine(cell, self.n, batch, threads), self.window)
 
 
 @dataclass(frozen=True)
 class RTRL:
-    """Exact real-time recurrent learning: SnAp-n on the saturated pattern."""
+    """Exact real-time recurrent learning: SnAp-n on the saturated pattern.
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> "InfluenceEngine":
+    Parameters
+    ----------
+    window : int, optional
+        Steps of a window: exact inside by BPTT, with one update at its end; what came before it
+        enters through the influence. Default: none, an update at every step.
+
+    Raises
+    ------
+    TypeError
+        If `window` is not an integer.
+    ValueError
+        If `window` is below 1.
+    """
+
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        check_window(self)
+
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
-        return influence_engine(cell, None, batch, threads)
+        return windowed(influence_engine(cell, None, batch, threads), self.window)
 
 
 class InfluenceEngine:
@@ -80,7 +108,7 @@ class InfluenceEngine:
     """
 
     def __init__(self, cell: Cell, pattern: ReachPattern, batch: int, threads: int | None) -> None:
-        self.cell = cell
+        self.cell, self.batch = cell, batch
         self.pattern = pattern
         self.layout = Layout(cell, batch, False, True, threads)
         self.steps = self.layout.steps(cell, batch, 1)
@@ -113,6 +141,24 @@ class InfluenceEngine:
                 self._store,
             )
         )
+
+    def values_per_step(self) -> int:
+        """Return how many values of D and I a window holds of each step."""
+        pattern = self.pattern
+        return self.batch * (pattern.dynamics_indices.size + pattern.immediate_indices.size)
+
+    def carried(self, window: int) -> Carried:
+        """Allocate what takes the influence through `window` steps at once."""
+        pattern, dtype, store = self.pattern, self.cell.dtype, self._store
+        sizes = pattern.dynamics_indices.size, pattern.immediate_indices.size
+        block = plan_block(pattern, store.program, window, self.influence.threads, dtype)
+        data = WindowData(
+            dynamics_data=np.zeros((self.batch, window, sizes[0]), dtype),
+            immediate_data=np.zeros((self.batch, window, sizes[1]), dtype),
+            begins=np.zeros(self.batch, np.int64),
+        )
+        panels = WindowPanels(self._jacobians.dynamics, self._shared, block, store, data)
+        return Carried(close_panels, panels, store.panels)
 
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""

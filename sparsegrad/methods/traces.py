@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
+from sparsegrad.kernels.methods.trace_window import WindowTraces, close_traces
 from sparsegrad.kernels.methods.traces import HELD, Traces, run_traces
 from sparsegrad.kernels.vectors.simd import BYTES, SLACK
 from sparsegrad.methods.engine import Layout, Outcome, copy_into
+from sparsegrad.methods.window import Carried
 from sparsegrad.system.memory import aligned_zeros
 
 
@@ -26,15 +28,23 @@ class TraceEngine:
         The weight of each unit on itself through each map, if the traces follow it; else -1.
     threads : int, optional
         At most so many threads; default Numba's number.
+    keeps_h : bool
+        Whether to keep the traces of h that no step of the method reads; a window's backward pass
+        does.
     """
 
     def __init__(
-        self, cell: Cell, batch: int, own_weight: NDArray[np.int32], threads: int | None
+        self,
+        cell: Cell,
+        batch: int,
+        own_weight: NDArray[np.int32],
+        threads: int | None,
+        keeps_h: bool = False,
     ) -> None:
-        self.cell, self.batch = cell, batch
+        self.cell, self.batch, self._keeps_h = cell, batch, keeps_h
         self.layout = layout = Layout(cell, batch, True, True, threads)
         count, parts = cell.kind.components, layout.parts.size - 1
-        drops_h = _drops_h(cell, own_weight)
+        drops_h = np.zeros(cell.units, bool) if keeps_h else _drops_h(cell, own_weight)
         entries = _entries(cell, layout.abreast, drops_h)
         dtype = cell.dtype
         self.steps = layout.steps(cell, batch, HELD)
@@ -56,12 +66,28 @@ class TraceEngine:
             *run_traces(update, learner, kind.partials, chunk, streams, self.steps, self._traces)
         )
 
+    def values_per_step(self) -> int:
+        """Return 0: nothing more is held of a step."""
+        return 0
+
+    def carried(self, window: int) -> Carried:
+        """Allocate what takes the traces through any number of steps at once."""
+        kind, dtype, columns = self.cell.kind, self.cell.dtype, self._traces.blocks.shape[3]
+        pairs = int((np.diff(kind.partials.map_indptr) ** 2).sum())
+        data = WindowTraces(
+            traces=self._traces,
+            chain=aligned_zeros((pairs, columns), dtype),
+            fresh=aligned_zeros((kind.components, columns), dtype),
+        )
+        return Carried(close_traces, data, self._traces.traces)
+
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""
 
     def fresh(self) -> "TraceEngine":
         """Return an engine for the same cell at the start of its sequences."""
-        return TraceEngine(self.cell, self.batch, self._traces.own_weight, self.layout.threads)
+        own, threads = self._traces.own_weight, self.layout.threads
+        return TraceEngine(self.cell, self.batch, own, threads, self._keeps_h)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the traces."""

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.uoro import RankOne, run_uoro
-from sparsegrad.methods.engine import Layout, Outcome, copy_into
+from sparsegrad.kernels.methods.window import close_rank_one
+from sparsegrad.methods.engine import Engine, Layout, Outcome, copy_into
+from sparsegrad.methods.window import Carried, check_window, windowed
 from sparsegrad.system.checks import integer
 
 
@@ -21,21 +23,28 @@ class UORO:
     ----------
     seed : int
         Seed of the random signs, at least 0; every batch element has its own sequence of them.
+    window : int, optional
+        Steps of a window: exact inside by BPTT, with one update at its end; what came before it
+        enters through the estimate, which stays unbiased. Default: none, an update at every step.
 
     Raises
     ------
-    TypeError, ValueError
-        If it is no integer, or below 0.
+    TypeError
+        If `seed` or `window` is not an integer.
+    ValueError
+        If `seed` is below 0, or `window` below 1.
     """
 
     seed: int = 0
+    window: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", integer("seed", self.seed, least=0))
+        check_window(self)
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> "RankOneEngine":
+    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
-        return RankOneEngine(cell, batch, self.seed, threads)
+        return windowed(RankOneEngine(cell, batch, self.seed, threads), self.window)
 
 
 class RankOneEngine:
@@ -54,7 +63,7 @@ class RankOneEngine:
     """
 
     def __init__(self, cell: Cell, batch: int, seed: int, threads: int | None) -> None:
-        self.cell = cell
+        self.cell, self.batch = cell, batch
         self.layout = Layout(cell, batch, False, True, threads)
         self.steps = self.layout.steps(cell, batch, 1)
         self.seed = seed
@@ -80,14 +89,20 @@ class RankOneEngine:
             *run_uoro(update, learner, kind.partials, chunk, streams, self.steps, self.estimate)
         )
 
+    def values_per_step(self) -> int:
+        """Return 0: nothing more is held of a step."""
+        return 0
+
+    def carried(self, window: int) -> Carried:
+        """Return how a window is closed, and the estimate that it takes along."""
+        return Carried(close_rank_one, self.estimate, self.estimate.right)
+
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""
 
     def fresh(self) -> "RankOneEngine":
         """Return an engine for the same cell at the start of its sequences, with the same seed."""
-        return RankOneEngine(
-            self.cell, self.estimate.right.shape[0], self.seed, self.layout.threads
-        )
+        return RankOneEngine(self.cell, self.batch, self.seed, self.layout.threads)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the two factors and where the random signs are."""
