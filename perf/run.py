@@ -4,6 +4,7 @@
                  GraphBLAS, and the dense product in NumPy and in JAX (see products.py)
     training     whole steps of learning beside jitted JAX and eager torch BPTT (see training.py)
     step         whole steps, what they cost beside the influence update and beside BPTT (step.py)
+    window       windows beside an update at every step and beside BPTT (window.py)
     braintrace   whole steps beside braintrace, which does SnAp-n too (braintrace_step.py)
     torch, jax   steps embedded in PyTorch and in JAX (torch_step.py, jax_step.py)
     profile      are predicted times near measured ones, and do they grow as the work does
@@ -47,6 +48,7 @@ TRAINERS = ("snap-1", "bptt", "jax", "torch")
 AGAINST = ("panels-2", "csr", "scipy", "graphblas", "numpy", "jax")
 SCRIPTS = {
     "step": "step.py",
+    "window": "window.py",
     "braintrace": "braintrace_step.py",
     "torch": "torch_step.py",
     "jax": "jax_step.py",

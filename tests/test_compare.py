@@ -366,6 +366,17 @@ def test_a_trajectory_that_diverges_is_said_in_a_line(tmp_path, capsys):
     assert err.count("\n") == 1
 
 
+def test_gradients_of_windows_are_compared_window_by_window():
+    """Windows of exact RTRL are exact along frozen weights; those of SnAp-1 lie above its parts."""
+    rows = passive(["rtrl@4", "snap:1", "snap:1@4", "bptt:4"], rate=1e-30)
+    mean = {
+        name: np.mean([r["cosine"] for r in rows if (r["method"], r["tensor"]) == (name, "all")])
+        for name in ("rtrl@4", "snap:1", "snap:1@4", "bptt:4")
+    }
+    assert mean["rtrl@4"] > 1 - 1e-9
+    assert max(mean["snap:1"], mean["bptt:4"]) < mean["snap:1@4"]
+
+
 @compiled_only
 def test_passive_leaves_its_files(tmp_path, capsys):
     status, out, _ = run(capsys, "compare", "copy", "--passive", *NET, "--methods", "snap:1,uoro",

@@ -87,7 +87,7 @@ def test_the_other_sections_run_and_are_reported(tmp_path):
     for library in ("torch", "jax"):
         pytest.importorskip(library)
     out = tmp_path / "run.json"
-    sections = ["training", "step", "torch", "jax", "profile", "symbolic", "startup"]
+    sections = ["training", "step", "window", "torch", "jax", "profile", "symbolic", "startup"]
     lines = measured(out, *sections)["lines"]
     assert [line for line in lines if "skipped" in line] == []
     assert list(dict.fromkeys(line["section"] for line in lines)) == sections
@@ -122,6 +122,18 @@ def test_torch_memory_is_flat():
     line = json.loads(done.stdout)
     assert line["growth"] < 2**22  # a kept step of this net is 5 kB: 3600 would be 18 MB
     assert line["objects_growth"] < 50
+
+
+def test_cosines_of_windows_are_those_of_the_sketch():
+    """Two draws of GRU 64 @ 93.75%, gain 1, T = 8, as the dense masked recursion had them."""
+    done = script("cosines.py", "--toy")
+    assert done.returncode == 0, done.stderr
+    (line,) = [json.loads(line) for line in done.stdout.splitlines()]
+    expected = {
+        "snap:1": 0.907, "snap:2": 0.989, "bptt:T": 0.971, "snap:1@T": 0.994, "snap:2@T": 0.999,
+    }  # fmt: skip
+    for name, cosine in expected.items():
+        assert abs(line[name] - cosine) < 0.01, name
 
 
 def test_whole_steps_are_compared():

@@ -54,8 +54,10 @@ class Follower:
     def __init__(self, learner: OnlineLearner, method: Method, every: int) -> None:
         cell, batch = learner.cell, learner.batch
         self._every, self._steps = every, 0
-        self.bounded = isinstance(method, SnAp)
-        if isinstance(method, SnAp):  # n = 1 too: its traces are not on a pattern
+        self.window = method.window or 1 if hasattr(method, "window") else 1
+        self.bounded = isinstance(method, SnAp) and self.window == 1
+        self._exact = np.zeros(cell.weights.size)
+        if isinstance(method, SnAp) and self.bounded:  # n = 1 too: its traces are not on a pattern
             self._engine: Any = influence_engine(cell, method.n, batch, 1)
         else:
             self._engine = method.engine(cell, batch, 1)
@@ -63,7 +65,10 @@ class Follower:
         self.dropped = self.bound = self.norm = 0.0  # of the first stream
 
     def step(self, chunk: Chunk) -> NDArray[np.float64]:
-        """Follow one step; return the gradient of its loss, (weights,)."""
+        """Follow one step; return the gradient of its loss, (weights,).
+
+        With windows, 0 but for the last step of each, which brings that of the whole window.
+        """
         before = self._influence() if self._sampled() else None
         grad = self._loop.grad
         grad[:] = 0
@@ -72,6 +77,17 @@ class Follower:
             self._bound(before, bool(chunk.resets[0, 0]))
         self._steps += 1
         return grad[: self._loop.maps.weights.size].astype(np.float64)
+
+    def heard(self, exact: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return the exact gradient, (weights,), of what :meth:`step` has returned that of.
+
+        None inside a window.
+        """
+        self._exact += exact
+        if self._steps % self.window:
+            return None
+        whole, self._exact = self._exact, np.zeros_like(self._exact)
+        return whole
 
     def _sampled(self) -> bool:
         return self.bounded and self._steps % self._every == 0
@@ -103,7 +119,9 @@ def compare_gradients(
     settings : Settings
         Of the run that gives the trajectory; its method must update online.
     methods : sequence of str
-        ``snap:n``, ``uoro``, ``rflo`` or ``rtrl``.
+        ``snap:n``, ``uoro``, ``rflo`` or ``rtrl``, with windows ``snap:n@T`` or ``bptt:T``. The
+        gradients of windows are compared window by window; where the weights change inside one,
+        its backward pass goes by those at its end.
     every : int
         Steps between samples of the dropped mass.
 
@@ -125,8 +143,12 @@ def compare_gradients(
     if not methods:
         raise ValueError("methods must name at least one value, got none")
     for word in (*methods, settings.method):
-        if isinstance(parse_method(word, 0), BPTT):
-            raise ValueError(f"--passive must have methods that go forward in time, got {word!r}")
+        method = parse_method(word, 0)
+        if isinstance(method, BPTT) and (method.window is None or word == settings.method):
+            raise ValueError(
+                f"--passive must have methods that go forward in time or by windows, and the first "
+                f"of them must train, got {word!r}"
+            )
     task = settings.make_task()
     settings = settings.resolved(task)
     learner = settings.make_learner(task)
@@ -169,7 +191,10 @@ def _learn_and_follow(
         exact = followers["rtrl"].step(chunk)
         for name, means in sums.items():
             follower = followers[name]
-            means.add(exact, exact if name == "rtrl" else follower.step(chunk), follower)
+            estimate = exact if name == "rtrl" else follower.step(chunk)
+            whole = follower.heard(exact)
+            if whole is not None:
+                means.add(whole, estimate, follower)
         losses[t] = learner.run(*one)[0]
     return float(losses.sum())
 

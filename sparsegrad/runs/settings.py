@@ -126,6 +126,8 @@ class Settings:
             raise ValueError(f"update sequence must have sequences that end; {self.task} reads on")
         if self.update == "sequence" and method.startswith("bptt:"):
             raise ValueError("update sequence goes with bptt, not with bptt:T")
+        if self.update == "sequence" and "@" in method:
+            raise ValueError(f"update must be step where windows decide, got sequence and {method}")
         if self.batch is None:
             object.__setattr__(self, "batch", 1 if self.task == "stream" else 16)
 
