@@ -388,3 +388,14 @@ def test_what_is_no_word_of_a_window_is_refused(word: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         parse_method(word, 3)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [*STORED, BPTT(3), BPTT(3, update_every=1)], ids=str)
+@pytest.mark.parametrize("held", [-1, 3, 2**40])
+def test_a_state_that_holds_too_many_steps_is_refused(method: Any, held: int) -> None:
+    engine = method.engine(a_cell(GRU), 2, 1)
+    state = {name: array.copy() for name, array in engine.state().items()}
+    name = "held" if "held" in state else "filled"
+    state[name][0] = held
+    with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 3\), got {held}"):
+        engine.restore(state)

@@ -11,7 +11,13 @@ from sparsegrad.kernels.learning.steps import FINE, Chunk, Learner, Streams
 from sparsegrad.kernels.methods.bptt import run_bptt, unroll
 from sparsegrad.kernels.methods.rolling import Replay, run_rolling
 from sparsegrad.methods.engine import Engine, Layout, Outcome, copy_into
-from sparsegrad.methods.window import check_window, forget_unfilled, new_history, require_history
+from sparsegrad.methods.window import (
+    check_held,
+    check_window,
+    forget_unfilled,
+    new_history,
+    require_history,
+)
 from sparsegrad.system.checks import integer
 from sparsegrad.system.memory import aligned_zeros
 
@@ -129,9 +135,8 @@ class HistoryEngine:
         ValueError
             If it holds as many steps as the window or more: the next one would have no place.
         """
-        held = int(state["filled"][0]) if state else 0
-        if not 0 <= held < (self.window or 1):
-            raise ValueError(f"filled must lie in [0, {self.window}), got {held}")
+        if state:
+            check_held("filled", state, self.window or 1)
         copy_into(self.state(), state)
 
 
@@ -193,5 +198,12 @@ class RollingEngine:
         }
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take back what :meth:`state` returned."""
+        """Take back what :meth:`state` returned.
+
+        Raises
+        ------
+        ValueError
+            If it holds as many steps as the window or more: the next one would have no place.
+        """
+        check_held("held", state, self.window)
         copy_into(self.state(), state)

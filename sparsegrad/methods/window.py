@@ -116,6 +116,19 @@ def forget_unfilled(steps: Steps, history: History, layout: Layout) -> None:
     steps.sources[filled:, :, -layout.abreast :] = 1
 
 
+def check_held(name: str, state: dict[str, NDArray[Any]], window: int) -> None:
+    """Refuse more steps than leave a place for the next one.
+
+    Raises
+    ------
+    ValueError
+        If there are as many as the window has, or a number below 0.
+    """
+    held = int(state[name][0])
+    if not 0 <= held < window:
+        raise ValueError(f"{name} must lie in [0, {window}), got {held}")
+
+
 class WindowEngine:
     """The steps since the window began, and the influence at its start.
 
@@ -169,7 +182,14 @@ class WindowEngine:
         return self._held() | self.store.state()
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take back what :meth:`state` returned."""
+        """Take back what :meth:`state` returned.
+
+        Raises
+        ------
+        ValueError
+            If it holds as many steps as the window or more: the next one would have no place.
+        """
+        check_held("filled", state, self.window)
         copy_into(self._held(), state)
         self.store.restore(state)
 
