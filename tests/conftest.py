@@ -62,6 +62,7 @@ ABOVE_THE_KERNELS = [
     "test_public_paths.py",
     "test_registry.py",
     "test_site.py",
+    "test_rl_examples.py",
     "test_tasks.py",
     "test_torch.py",
     "test_torch_habits.py",
