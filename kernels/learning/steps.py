@@ -380,7 +380,7 @@ def finish(learner: Learner, streams: Streams) -> bool:
 def lost(streams: Streams, t: int | np.int64) -> tuple[int, int, int]:
     """Mark what no step may go on from: J has taken a step whose gradient was not finite."""
     streams.since[0] = -1
-    return t, LOST, 0
+    return int(t), LOST, 0
 
 
 @njit(cache=True, nogil=True)

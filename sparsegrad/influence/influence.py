@@ -133,7 +133,8 @@ class Influence(SetOnce):
     @property
     def program(self) -> Program:
         """The flat arrays that the kernels take: copies."""
-        return Program(*(array.copy() for array in self._program))
+        arrays: Any = (array.copy() for array in self._program)
+        return Program(*arrays)
 
     @property
     def panels(self) -> NDArray[Any]:

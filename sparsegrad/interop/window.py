@@ -120,7 +120,7 @@ class Saved:
         IndexError
             If there is no such sequence.
         """
-        if self._fresh:
+        if self._fresh or self._last is None:
             raise IndexError("there is no sequence yet: save after a first step")
         if not isinstance(index, slice):
             index = np.asarray(index, np.intp if np.size(index) == 0 else None)
@@ -485,10 +485,10 @@ class Window:
         )
 
     def _pass(self, step: Waiting, state_grad: NDArray[Any] | None, grad: NDArray[Any]) -> bool:
+        assert self._store is not None
         if self._saved:
             for saved in self._saved.pop(self.passed, ()):
                 saved.settle(self._store)
-        assert self._store is not None
         if len(self._store.users) > 1:
             self._store.users.discard(self)
             self._store = Store(self._copy(self._influence))

@@ -119,7 +119,7 @@ def threads_wanted(threads: Any) -> int | None:
 
 def sealed(array: NDArray[Any]) -> NDArray[Any]:
     """Return a read-only view of an array that no `setflags` makes writable; nothing is copied."""
-    return np.asarray(memoryview(array).toreadonly())
+    return np.asarray(array.data.toreadonly())
 
 
 def _least(least: int | None) -> str:

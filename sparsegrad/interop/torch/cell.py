@@ -231,7 +231,7 @@ class SnApCell(Streams):
         return self
 
     @property
-    def _window(self) -> Window:  # type: ignore[override]
+    def _window(self) -> Window:
         return self._link.window
 
     @_window.setter

@@ -90,7 +90,8 @@ class SnApModule(Streams):
         self._build(reach(D, immediate, n))
 
     def _check(self, inputs: int) -> None:
-        check_patterns(self.module, self._masks, *self._to_check, inputs)
+        D, immediate = self._to_check
+        check_patterns(self.module, self._masks, D, immediate, inputs)
         self._to_check = None
 
     def _build(self, pattern: ReachPattern) -> None:
