@@ -10,7 +10,24 @@ from typing import TYPE_CHECKING, Any
 from sparsegrad.registry import CELLS, METHODS, OPTIMIZERS
 
 if TYPE_CHECKING:
-    from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, check_cell
+    from sparsegrad.cells import (
+        ALIF,
+        GRU,
+        LIF,
+        LRU,
+        LSTM,
+        LTC,
+        RNN,
+        Cell,
+        CellKind,
+        CfC,
+        IndRNN,
+        LeakyRNN,
+        Map,
+        MinGRU,
+        PeepholeLSTM,
+        check_cell,
+    )  # fmt: skip
     from sparsegrad.influence.influence import Influence
     from sparsegrad.learning.learner import OnlineLearner
     from sparsegrad.learning.optimizers import SGD, Adam, AdamW
@@ -30,9 +47,13 @@ _HOME |= {row.type_name: row.home for rows in (CELLS, METHODS, OPTIMIZERS) for r
 
 __version__ = "0.1.0"
 __all__ = [
+    "ALIF",
     "BPTT",
     "GRU",
+    "LIF",
+    "LRU",
     "LSTM",
+    "LTC",
     "MLP",
     "RFLO",
     "RNN",
@@ -43,10 +64,15 @@ __all__ = [
     "AdamW",
     "Cell",
     "CellKind",
+    "CfC",
+    "IndRNN",
     "Influence",
+    "LeakyRNN",
     "Linear",
     "Map",
+    "MinGRU",
     "OnlineLearner",
+    "PeepholeLSTM",
     "ReachPattern",
     "SnAp",
     "check_cell",

@@ -141,6 +141,15 @@ _CELLS = (
     CellRow("rnn", "cells.rnn:RNN", "the vanilla cell", torch="RNN"),
     CellRow("gru", "cells.gru:GRU", "gated, in CuDNN's form", torch="GRU"),
     CellRow("lstm", "cells.lstm:LSTM", "long short-term memory", torch="LSTM"),
+    CellRow("leaky-rnn", "cells.leaky_rnn:LeakyRNN", "the vanilla cell with a leak"),
+    CellRow("indrnn", "cells.ind_rnn:IndRNN", "each unit reads itself alone"),
+    CellRow("mingru", "cells.min_gru:MinGRU", "gates that read the input alone"),
+    CellRow("ltc", "cells.ltc:LTC", "liquid time constants"),
+    CellRow("cfc", "cells.cfc:CfC", "closed-form continuous time"),
+    CellRow("peephole-lstm", "cells.peephole_lstm:PeepholeLSTM", "gates that see the memory"),
+    CellRow("lif", "cells.lif:LIF", "leaky integrate-and-fire, spiking"),
+    CellRow("alif", "cells.alif:ALIF", "spiking, with an adaptive threshold"),
+    CellRow("lru", "cells.lru:LRU", "linear, complex and diagonal"),
 )
 _OPTIMIZERS = (
     Row("sgd", "learning.optimizers:SGD", "gradient descent, with momentum"),

@@ -3,13 +3,22 @@
 import numpy as np
 
 
-def reach(dynamics, immediate, n):
+def reach(dynamics, immediate, n, own=None):
     """Boolean (units, weights) pattern of J by repeated boolean products; n=None: to a fixed point.
 
-    Counts paths nowhere: any() of a boolean outer product, so nothing can wrap.
+    Counts paths nowhere: any() of a boolean outer product, so nothing can wrap. Links of `own` cost
+    no step.
     """
     links = np.asarray(dynamics) != 0
-    first = np.asarray(immediate) != 0
+    free = np.zeros_like(links) if own is None else np.asarray(own) != 0
+
+    def follow(kept):
+        for _ in range(len(free)):
+            for target, source in zip(*np.nonzero(free), strict=True):
+                kept[target] |= kept[source]
+        return kept
+
+    first = follow(np.array(np.asarray(immediate) != 0))
     kept = first.copy()
     step = 1
     while n is None or step < n:
@@ -18,6 +27,7 @@ def reach(dynamics, immediate, n):
             for source in range(links.shape[0]):
                 if links[target, source]:
                     grown[target] |= kept[source]
+        follow(grown)
         if (grown == kept).all():
             break
         kept = grown

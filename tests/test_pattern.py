@@ -65,6 +65,22 @@ def test_reach_is_that_of_the_oracle(net, n):
         assert pattern.n == n
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, None])
+@hypothesis.given(net=nets(), seed=st.integers(0, 2**32 - 1))
+def test_own_entries_cost_no_step(net, n, seed):
+    own = net[0] & (np.random.default_rng(seed).random(net[0].shape) < 0.4)
+    pattern = reach(*net, n, own=sp.csr_array(own))
+    kept = oracle.reach(*net, n, own)
+    np.testing.assert_array_equal(dense(pattern), kept)
+    assert pattern.nnz == kept.sum()
+    assert pattern.saturated == (oracle.reach(*net, None, own) == kept).all()
+    usual = reach(*net, n)
+    assert np.array_equal(pattern.dynamics_indices, usual.dynamics_indices)
+    assert np.array_equal(pattern.immediate_indices, usual.immediate_indices)
+    with pytest.raises(ValueError, match=r"own must be \(\d+, \d+\) as dynamics is, got \(1, 2\)"):
+        reach(*net, n, own=np.ones((1, 2), bool))
+
+
 @hypothesis.given(net=nets())
 def test_structure_of_d_and_i_is_kept_as_it_came(net):
     dynamics, immediate = net

@@ -47,8 +47,13 @@ def test_the_partials_are_those_of_the_update(row: CellRow) -> None:
     check_cell(a_cell(row).kind)
 
 
+def is_smooth(row: CellRow) -> bool:
+    """Whether the partials are true ones: a spike's slope is a surrogate, which no step finds."""
+    return getattr(row.load().kind.update, "smooth", True)
+
+
 @pytest.mark.parametrize("method", [RTRL(), BPTT()], ids=str)
-@pytest.mark.parametrize("row", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("row", [r for r in CELLS.values() if is_smooth(r)], ids=lambda r: r.name)
 def test_the_exact_gradient_is_that_of_finite_differences(row: CellRow, method: Any) -> None:
     """Along random directions in the space of all weights, through whole sequences."""
     cell, (xs, targets) = a_cell(row), data(batch=2)
@@ -157,7 +162,8 @@ def test_the_command_line_makes_a_learner_that_learns(row: CellRow, word: str) -
         learner.run(*task.draw())
     for name, values in learner.parameters().items():
         assert np.isfinite(values).all()
-        if name in ("weight_hh", "readout.weight"):
+        # few units spike in so few steps: their recurrent weights may rest
+        if name in ("weight_hh" if is_smooth(row) else "weight_ih", "readout.weight"):
             assert (values != before[name]).any(), name
 
 

@@ -6,14 +6,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.cells.kind import CellKind
-from sparsegrad.kernels.cells.maps import Maps
+from sparsegrad.cells.layout import NAMES, Places, draw_weights, lay_out, random_places
+from sparsegrad.cells.sparse import edges_to_matrix, is_sparse, stored
 from sparsegrad.system.checks import float_type, integer, plain, real, sealed
 from sparsegrad.system.ownership import SetOnce
 
-NAMES = ("weight_hh", "weight_ih", "bias_ih", "bias_hh")
-"""PyTorch's names, in the order in which a row of the maps holds their weights."""
 _MOST = 2**31 - 2  # inputs, or units: their places are 32 bits wide
-_DRAWN = 1 << 22  # initial values that are drawn at a time
 
 
 class Cell(SetOnce):
@@ -90,24 +88,24 @@ class Cell(SetOnce):
         for name, share in shares.items():
             real("sparsity" if name == "weight_hh" else "input_sparsity", share, 0.0, below=1.0)
         rng = np.random.default_rng(seed)
-        exists = {}
+        exists: Places = {}
         for name in NAMES:
             shape = self._dense_shape(name)
             if masks is not None and name in masks:
-                exists[name] = _mask(name, masks[name], shape)
+                exists[name] = np.flatnonzero(_mask(name, masks[name], shape))
             elif name in shares:
-                exists[name] = _random_mask(shape, shares[name], units, gate_masks, rng)
+                exists[name] = random_places(shape, shares[name], units, gate_masks, rng)
             else:
-                exists[name] = np.ones(shape, bool)
+                exists[name] = np.arange(shape[0])
         _refuse_unknown(masks)
         self._build(exists)
-        self._initialise(exists, gain, rng)
+        self._initialise(gain, rng)
 
     @classmethod
     def from_dense(
         cls,
-        weight_ih: NDArray[Any],
-        weight_hh: NDArray[Any],
+        weight_ih: NDArray[Any] | None = None,
+        weight_hh: NDArray[Any] | None = None,
         bias_ih: NDArray[Any] | None = None,
         bias_hh: NDArray[Any] | None = None,
         masks: dict[str, NDArray[Any]] | None = None,
@@ -117,7 +115,8 @@ class Cell(SetOnce):
         Parameters
         ----------
         weight_ih, weight_hh : float array, (gates * units, inputs) and (gates * units, units)
-            Gates stacked in PyTorch's order; all arrays of one dtype, which becomes the cell's.
+            Gates stacked in PyTorch's order; all arrays of one dtype, which becomes the cell's. One
+            that no map of the cell reads is left out.
         bias_ih, bias_hh : float array, (gates * units,), optional
             A bias that is left out does not exist.
         masks : dict of bool arrays, optional
@@ -131,6 +130,64 @@ class Cell(SetOnce):
         cell = cls.__new__(cls)
         cell._take_dense(weight_ih, weight_hh, bias_ih, bias_hh, masks)
         return cell
+
+    @classmethod
+    def from_sparse(
+        cls,
+        weight_hh: Any = None,
+        weight_ih: Any = None,
+        bias_ih: NDArray[Any] | None = None,
+        bias_hh: NDArray[Any] | None = None,
+    ) -> Self:
+        """Build a cell from sparse matrices; memory and time grow with the weights alone.
+
+        Parameters
+        ----------
+        weight_hh, weight_ih : scipy.sparse matrix or array, or dense float array
+            Shaped as in :meth:`from_dense`, which takes them as well. What a sparse one stores
+            exists, zeros too; of a dense one, what is not 0.
+        bias_ih, bias_hh : float array, (gates * units,), optional
+            A bias that is left out does not exist.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for :meth:`from_dense`, or if a matrix stores a weight twice.
+        """
+        return cls.from_dense(weight_ih, weight_hh, bias_ih, bias_hh)
+
+    @classmethod
+    def from_edges(
+        cls,
+        sources: NDArray[np.integer],
+        targets: NDArray[np.integer],
+        weights: NDArray[Any],
+        units: int,
+        weight_ih: Any = None,
+        bias_ih: NDArray[Any] | None = None,
+        bias_hh: NDArray[Any] | None = None,
+    ) -> Self:
+        """Build a cell from a list of recurrent edges.
+
+        Parameters
+        ----------
+        sources, targets : integer array, (edges,)
+            Each edge's units. An edge exists in every gate.
+        weights : float array, (gates, edges), or (edges,) of a cell of one gate
+            A weight in each of the maps that read the state.
+        units : int
+            Number of units.
+        weight_ih, bias_ih, bias_hh
+            As in :meth:`from_sparse`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a unit does not exist, an edge comes twice, or as for :meth:`from_sparse`.
+        """
+        gates = sum(m.h for m in cls.kind.maps)
+        matrix = edges_to_matrix(sources, targets, weights, units, gates)
+        return cls.from_sparse(matrix, weight_ih, bias_ih, bias_hh)
 
     def options(self) -> dict[str, Any]:
         """Return what `from_dense` must be told beside arrays and masks to make such a cell."""
@@ -192,8 +249,8 @@ class Cell(SetOnce):
 
     def _take_dense(
         self,
-        weight_ih: NDArray[Any],
-        weight_hh: NDArray[Any],
+        weight_ih: NDArray[Any] | None,
+        weight_hh: NDArray[Any] | None,
         bias_ih: NDArray[Any] | None,
         bias_hh: NDArray[Any] | None,
         masks: dict[str, NDArray[Any]] | None,
@@ -204,98 +261,83 @@ class Cell(SetOnce):
             "bias_ih": bias_ih,
             "bias_hh": bias_hh,
         }
-        dense = {name: plain(name, a) for name, a in given.items() if a is not None}
-        for name in ("weight_ih", "weight_hh"):
-            if dense[name].ndim != 2 or 0 in dense[name].shape:
-                raise ValueError(f"{name} must be a filled matrix, got shape {dense[name].shape}")
-        self.inputs, self.units = dense["weight_ih"].shape[1], dense["weight_hh"].shape[1]
-        self.dtype = float_type(dense["weight_hh"].dtype)
+        arrays = {
+            name: a if is_sparse(a) else plain(name, a)
+            for name, a in given.items()
+            if a is not None
+        }
+        self._take_sizes(arrays)
         _refuse_unknown(masks)
-        exists = {}
-        for name, values in dense.items():
-            if values.dtype != self.dtype:
-                raise TypeError(f"{name} must be {self.dtype} as weight_hh is, got {values.dtype}")
-            if values.shape != self._dense_shape(name):
+        exists: Places = {}
+        values: dict[str, NDArray[Any]] = {}
+        for name, array in arrays.items():
+            if array.dtype != self.dtype:
+                raise TypeError(
+                    f"{name} must be {self.dtype} as {next(iter(arrays))} is, got {array.dtype}"
+                )
+            if array.shape != self._dense_shape(name):
                 raise ValueError(
                     f"{name} must have shape {self._dense_shape(name)} for {self.units} units "
-                    f"and {self.inputs} inputs, got {values.shape}"
+                    f"and {self.inputs} inputs, got {array.shape}"
                 )
-            if not np.isfinite(values).all():
+            if not np.isfinite(array.data if is_sparse(array) else array).all():
                 raise ValueError(f"{name} must be finite, got NaN or infinity")
-            if masks is not None and name in masks:
-                exists[name] = _mask(name, masks[name], values.shape)
-            else:
-                exists[name] = values != 0 if values.ndim == 2 else np.ones(values.shape, bool)
+            mask = None if masks is None else masks.get(name)
+            exists[name], values[name] = _existing(name, array, mask)
         self._build(exists)
         for name, (weight, place) in self.places.items():
-            self.weights[weight] = dense[name].reshape(-1)[place]
+            self.weights[weight] = values[name][np.searchsorted(exists[name], place)]
 
-    def _build(self, exists: dict[str, NDArray[np.bool_]]) -> None:
-        """Lay the weights that exist out as one CSR, unit by unit."""
-        units, n_maps = self.units, len(self.kind.maps)
-        first = {"weight_hh": 0, "weight_ih": units, "bias_ih": -1, "bias_hh": -1}
-        rows, columns, places, owners = [], [], [], []
-        for owner, name in enumerate(NAMES):
-            if name not in exists or exists[name].size == 0:
-                continue
-            # row of a dense array -> row of the maps
-            gates = [g for g, m in enumerate(self.kind.maps) if m.reads(name)]
-            map_row = (np.arange(units)[None, :] * n_maps + np.array(gates, int)[:, None]).ravel()
-            mask = exists[name].reshape(map_row.size, -1)
-            row, column = np.nonzero(mask)
-            rows.append(map_row[row])
-            if first[name] < 0:
-                columns.append(np.full(row.size, units + self.inputs))
-            else:
-                columns.append(first[name] + column)
-            places.append(row * mask.shape[1] + column)
-            owners.append(np.full(row.size, owner))
-        row, column, place, owner_of = map(np.concatenate, (rows, columns, places, owners))
-        if row.size == 0:
-            raise ValueError("at least one weight must exist, got masks that are all False")
-        order = np.lexsort((owner_of, column, row))
-        row, column, place, owner_of = row[order], column[order], place[order], owner_of[order]
-        edges = np.arange(units * n_maps + 1)
-        indptr = np.searchsorted(row, edges).astype(np.int64)
-        recurrent = np.bincount(row[column < units], minlength=units * n_maps)
-        self.maps = Maps(
-            indptr=sealed(indptr),
-            recurrent_end=sealed(indptr[:-1] + recurrent),
-            indices=sealed(column.astype(np.int32)),
-            weights=np.zeros(row.size, self.dtype)[:],  # a view: nobody can resize it
-        )
+    def _take_sizes(self, dense: dict[str, NDArray[Any]]) -> None:
+        """Take units, inputs and dtype from the arrays that the cell's maps must have."""
+        for name in ("weight_hh", "weight_ih"):
+            read = any(m.reads(name) for m in self.kind.maps)
+            if read != (name in dense):
+                must = "be given" if read else "be left out"
+                reads = "reads" if read else "does not read"
+                raise TypeError(f"{name} must {must}: a {type(self).__name__} {reads} it")
+            if read and (dense[name].ndim != 2 or 0 in dense[name].shape):
+                raise ValueError(f"{name} must be a filled matrix, got shape {dense[name].shape}")
+        if "weight_hh" in dense:
+            self.units = dense["weight_hh"].shape[1]
+        else:
+            gates = sum(m.x for m in self.kind.maps)
+            self.units = max(1, dense["weight_ih"].shape[0] // gates)
+        self.inputs = dense["weight_ih"].shape[1] if "weight_ih" in dense else 1
+        self.dtype = float_type(next(iter(dense.values())).dtype)
+
+    def _build(self, exists: Places) -> None:
+        """Lay the weights that exist out as the maps."""
+        self.maps, self.places = lay_out(self.kind, self.units, self.inputs, exists, self.dtype)
         if "kind" not in vars(self):
             self.kind = self.kind  # of the class: now this cell's, and set once
-        self.places: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        for owner, name in enumerate(NAMES):
-            if name in exists and exists[name].size:
-                weight = np.flatnonzero(owner_of == owner)
-                self.places[name] = (weight, place[weight])
 
-    def _initialise(
-        self, exists: dict[str, NDArray[np.bool_]], gain: float, rng: np.random.Generator
-    ) -> None:
+    def _initialise(self, gain: float, rng: np.random.Generator) -> None:
         for name in ("weight_hh", "weight_ih"):
-            mask = exists[name]
-            if mask.size == 0:
-                continue
-            fan_in = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-            weight, place = self.places[name]
-            weight = weight[np.argsort(place)]
-            rows, done = max(1, _DRAWN // mask.shape[1]), 0
-            for row in range(0, mask.shape[0], rows):  # a large net's dense matrix is gigabytes
-                exist = mask[row : row + rows]
-                drawn = rng.standard_normal(exist.shape) * gain / np.sqrt(fan_in[row : row + rows])
-                values = drawn[exist]
-                with np.errstate(over="ignore"):
-                    self.weights[weight[done : done + values.size]] = values
-                done += values.size
+            if name in self.places:
+                weight, place = self.places[name]
+                draw_weights(self.weights, weight, place, self._dense_shape(name), gain, rng)
         if not np.isfinite(self.weights).all():
             raise ValueError(f"gain must leave the weights finite in {self.dtype}, got {gain}")
-        biases = [np.full(self.units, m.initial_bias) for m in self.kind.maps if m.bias_ih]
+        biases = [m.initial(rng, self.units) for m in self.kind.maps if m.bias_ih]
         if biases:
             weight, place = self.places["bias_ih"]
             self.weights[weight] = np.concatenate(biases)[place]
+
+
+def _existing(
+    name: str, array: Any, mask: NDArray[Any] | None
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the places of an array's weights, ascending, and their values."""
+    if is_sparse(array):
+        if mask is not None:
+            raise ValueError(f"masks must not name {name}, which is sparse: what it stores exists")
+        return stored(name, array)
+    if mask is not None:
+        places = np.flatnonzero(_mask(name, mask, array.shape))
+    else:
+        places = np.flatnonzero(array) if array.ndim == 2 else np.arange(array.size)
+    return places, array.reshape(-1)[places]
 
 
 def _mask(name: str, mask: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -311,18 +353,3 @@ def _refuse_unknown(masks: dict[str, NDArray[Any]] | None) -> None:
     for name in masks or ():
         if name not in NAMES:
             raise ValueError(f"masks must be named as {NAMES}, got {name!r}")
-
-
-def _random_mask(
-    shape: tuple[int, ...], sparsity: float, units: int, gate_masks: str, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    gates = shape[0] // units
-    size = units * shape[1]
-    count = round((1.0 - sparsity) * size)
-    mask = np.zeros((gates, size), bool)
-    if gate_masks == "shared":
-        mask[:, rng.choice(size, count, replace=False)] = True
-    else:
-        for gate in range(gates):
-            mask[gate, rng.choice(size, count, replace=False)] = True
-    return mask.reshape(shape)

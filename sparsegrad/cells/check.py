@@ -124,22 +124,30 @@ def _difference(
     column: int,
 ) -> NDArray[np.float64]:
     """Return the central difference, (C, units); NaN where it tells nothing."""
-    ends, ways = [], []
-    for sign in (1.0, -1.0):
-        moved = point[0].copy(), point[1].copy()
-        moved[at][column] += sign * _STEP
-        if known is None:
-            ends.append(_call(kind, moved)[0])
-            continue
-        values = _values(known, moved, base)
-        ends.append(_new(known, values, moved[0].shape[1]))
-        ways.append(outcomes(known.new, _values(known, moved), moved[0].shape[1]))
+    found = []
+    for step in (_STEP, _STEP / 2):
+        ends, ways = [], []
+        for sign in (1.0, -1.0):
+            moved = point[0].copy(), point[1].copy()
+            moved[at][column] += sign * step
+            if known is None:
+                ends.append(_call(kind, moved)[0])
+                continue
+            ends.append(_new(known, _values(known, moved, base), moved[0].shape[1]))
+            ways.append(outcomes(known.new, _values(known, moved), moved[0].shape[1]))
+        with np.errstate(all="ignore"):
+            found.append((ends[0] - ends[1]) / (2 * step))
+        if ways:  # between two branches there is no derivative
+            found[-1][:, (ways[0] != ways[1]).any(axis=0)] = np.nan
+    # where two steps differ, the function is too steep for either
     with np.errstate(all="ignore"):
-        difference = (ends[0] - ends[1]) / (2 * _STEP)
-    difference[~np.isfinite(difference)] = np.nan
-    if ways:  # between two branches there is no derivative
-        difference[:, (ways[0] != ways[1]).any(axis=0)] = np.nan
-    return difference
+        steep = np.abs(found[0] - found[1]) > 0.1 * _allowed(found[1], ends[0])
+    return np.where(steep | ~np.isfinite(found[0]), np.nan, found[1])
+
+
+def _allowed(difference: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a difference may be off by; one of large numbers loses digits."""
+    return _TOLERANCE * (1.0 + np.abs(difference)) + 1e-3 * _TOLERANCE * np.abs(new)
 
 
 def _judge_state(new: NDArray[np.float64], known: Formula, base: Values) -> list[str]:
@@ -166,9 +174,8 @@ def _judge(
     known = ~np.isnan(difference)
     given, difference, new = given[known], difference[known], new[known]
     if difference.size == 0:
-        return []
-    # a difference of large numbers loses digits
-    allowed = _TOLERANCE * (1.0 + np.abs(difference)) + 1e-3 * _TOLERANCE * np.abs(new)
+        return [f"{name} has no finite difference at any of the points tried"] if declared else []
+    allowed = _allowed(difference, new)
     if not declared:
         excess = np.abs(difference) - allowed
         unit = int(excess.argmax())

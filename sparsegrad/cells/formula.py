@@ -77,6 +77,9 @@ class Formula:
     def __repr__(self) -> str:
         return f"Formula({self.name})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "compiled"}
+
     def __call__(self, *arrays: NDArray[np.floating]) -> None:
         """Compute ``(state, pre, new_state, d_state, d_pre)`` in place."""
         self.compiled(*arrays)
@@ -95,6 +98,12 @@ class Formula:
         ]
         outputs += [Output("outer", c * self.maps + g, y) for (c, g), y in self.by_map.items()]
         return update_text(self.components, self.maps, outputs)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether its partials are the true ones: it has no spikes, and stops nothing."""
+        steps = in_order(self.new)
+        return all(step.operation not in ("spike", "stop") for step in steps)
 
     def conditions(self) -> list[Symbol]:
         """Return every step that chooses: ``where`` and what is made of it, and spikes."""

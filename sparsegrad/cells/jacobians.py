@@ -44,6 +44,21 @@ def immediate_pattern(cell: Net) -> "csc_array":
     return csc_array((np.ones(indices.size, bool), indices, indptr), shape=shape)
 
 
+def own_pattern(cell: Net) -> "csr_array | None":
+    """Return which entries of D are between the state numbers of one unit, (states, states).
+
+    They cost no step of a weight's reach, which counts the maps crossed. None if following them
+    would add nothing: each map's components are all that follow from them, as of RNN, GRU, LSTM.
+    """
+    from scipy.sparse import csr_array  # 0.2 s to import, as above
+
+    if cell.kind.kept is cell.kind.partials:
+        return None
+    row, column, _ = _own_entries(cell)
+    states = cell.units * cell.kind.components
+    return csr_array((np.ones(row.size, bool), (row, column)), shape=(states, states))
+
+
 def dynamics_pattern(cell: Net) -> "tuple[csr_array, Dynamics]":
     """Return the pattern of D and the source of its values.
 

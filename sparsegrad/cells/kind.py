@@ -8,6 +8,7 @@ from typing import Any, Self
 import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
+from numpy.typing import NDArray
 
 from sparsegrad.cells.formula import Formula
 from sparsegrad.kernels.cells.maps import Partials
@@ -25,15 +26,22 @@ class Map:
         Whether the map reads the state (``W_g``) and the input (``U_g``).
     bias_ih, bias_hh : bool
         Which of PyTorch's two biases the map adds.
-    initial_bias : float
-        Value that ``bias_ih`` starts from in a new cell.
+    initial_bias : float or function
+        Value that ``bias_ih`` starts from in a new cell, or ``function(rng, units)``, which draws
+        one for each unit.
     """
 
     h: bool = True
     x: bool = True
     bias_ih: bool = True
     bias_hh: bool = False
-    initial_bias: float = 0.0
+    initial_bias: float | Callable[[np.random.Generator, int], NDArray[np.float64]] = 0.0
+
+    def initial(self, rng: np.random.Generator, units: int) -> NDArray[np.float64]:
+        """Return what ``bias_ih`` starts from, (units,)."""
+        if callable(self.initial_bias):
+            return self.initial_bias(rng, units)
+        return np.full(units, self.initial_bias)
 
     def reads(self, name: str) -> bool:
         """Whether the map has weights in the array of PyTorch's `name`."""
@@ -82,6 +90,7 @@ class CellKind:
     state_partials: tuple[tuple[int, int], ...] | None = None
     map_partials: tuple[tuple[int, int], ...] | None = None
     partials: Partials = field(init=False, repr=False, compare=False)
+    kept: Partials = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.maps or self.components < 1:
@@ -97,16 +106,9 @@ class CellKind:
         c, g = self.components, len(self.maps)
         by_state = _checked("state_partials", self.state_partials, (c, c))
         by_map = _checked("map_partials", self.map_partials, (c, g))
-        counts = np.bincount([q[1] for q in by_map], minlength=g)
-        partials = Partials(
-            map_indptr=sealed(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)),
-            map_components=sealed(
-                np.array([q[0] for q in sorted(by_map, key=lambda q: (q[1], q[0]))], "i4")
-            ),
-            state_rows=sealed(np.array([q[0] for q in by_state], "i4")),
-            state_columns=sealed(np.array([q[1] for q in by_state], "i4")),
-        )
+        partials = _laid_out(by_state, by_map, g)
         object.__setattr__(self, "partials", partials)
+        object.__setattr__(self, "kept", _followed(partials, by_state, by_map, g))
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], maps: Iterable[Map] = (Map(),)) -> Self:
@@ -168,6 +170,36 @@ class CellKind:
         """
         update = self.update.compiled if isinstance(self.update, Formula) else self.update
         return _pointer(update, np.dtype(dtype).name)
+
+
+def _laid_out(
+    by_state: list[tuple[int, int]], by_map: list[tuple[int, int]], maps: int
+) -> Partials:
+    counts = np.bincount([q[1] for q in by_map], minlength=maps)
+    return Partials(
+        map_indptr=sealed(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)),
+        map_components=sealed(
+            np.array([q[0] for q in sorted(by_map, key=lambda q: (q[1], q[0]))], "i4")
+        ),
+        state_rows=sealed(np.array([q[0] for q in by_state], "i4")),
+        state_columns=sealed(np.array([q[1] for q in by_state], "i4")),
+    )
+
+
+def _followed(
+    partials: Partials, by_state: list[tuple[int, int]], by_map: list[tuple[int, int]], maps: int
+) -> Partials:
+    """Return the partials with all components that follow from a map's within the unit.
+
+    What is added is 0 at each step, but a weight's influence on it is not: J has a row for it.
+    """
+    reached = set(by_map)
+    while True:
+        more = {(c, g) for c, b in by_state for from_b, g in reached if from_b == b} - reached
+        if not more:
+            break
+        reached |= more
+    return partials if len(reached) == len(by_map) else _laid_out(by_state, sorted(reached), maps)
 
 
 def _checked(

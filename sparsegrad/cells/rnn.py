@@ -60,8 +60,8 @@ class RNN(Cell):
     @classmethod
     def from_dense(
         cls,
-        weight_ih: NDArray[Any],
-        weight_hh: NDArray[Any],
+        weight_ih: NDArray[Any] | None = None,
+        weight_hh: NDArray[Any] | None = None,
         bias_ih: NDArray[Any] | None = None,
         bias_hh: NDArray[Any] | None = None,
         masks: dict[str, NDArray[Any]] | None = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
 from sparsegrad.cells.kind import CellKind
 from sparsegrad.kernels.cells.maps import Maps
 from sparsegrad.registry import CELLS
@@ -36,11 +36,14 @@ class Structure:
         Where I may be non-zero.
     recurrent : int
         How many of the weights are recurrent ones.
+    own : csr_array of bool, (state, state), optional
+        Which entries of D cost no step of reach; see `sparsegrad.cells.jacobians.own_pattern`.
     """
 
     dynamics: "csr_array"
     immediate: "csc_array"
     recurrent: int
+    own: "csr_array | None" = None
 
     @property
     def weights(self) -> int:
@@ -105,7 +108,10 @@ def structure(
     driven = _drawn(rng, kind, "weight_ih", (units, inputs), sparsity, gate_masks)
     net = _Net(kind, units, _maps(kind, units, inputs, recurrent, driven))
     return Structure(
-        dynamics_pattern(net)[0], immediate_pattern(net), sum(map(len, recurrent.values()))
+        dynamics_pattern(net)[0],
+        immediate_pattern(net),
+        sum(map(len, recurrent.values())),
+        own_pattern(net),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
 from sparsegrad.interop.addresses import (
     cell_arrays,
     cell_sizes,
@@ -65,7 +65,7 @@ class HostCell:
         self.words = with_addresses(cell_sizes(cell, dynamics), self._arrays)
         self.order = self._arrays[-len(work) - 1]
         if pattern is None:
-            pattern = reach(structure, immediate_pattern(cell), n)
+            pattern = reach(structure, immediate_pattern(cell), n, own=own_pattern(cell))
         self.pattern = pattern
         self._d_pre_shape = components, n_maps, units
         self.spare_d_pre = np.zeros((1, *self._d_pre_shape), cell.dtype)

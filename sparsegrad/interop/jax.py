@@ -35,7 +35,7 @@ import numpy as np
 from numba import types
 
 from sparsegrad.cells import Cell
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
 from sparsegrad.influence.influence import Influence
 from sparsegrad.interop.addresses import (
     cell_arrays,
@@ -102,7 +102,9 @@ class SnapStep:
         _register(self._dtype)
         self.cell, self.n = cell, n
         pattern, dynamics = dynamics_pattern(cell)
-        self.pattern: ReachPattern = reach(pattern, immediate_pattern(cell), n)
+        self.pattern: ReachPattern = reach(
+            pattern, immediate_pattern(cell), n, own=own_pattern(cell)
+        )
         influence = Influence(self.pattern, dtype=cell.dtype, threads=1)
         self._sizes = program_sizes(influence)
         self._block = _block(cell, dynamics, influence)

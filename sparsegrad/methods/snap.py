@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
 from sparsegrad.influence.block import plan_block
 from sparsegrad.influence.influence import Influence
 from sparsegrad.kernels.influence.advance import WindowData
@@ -194,5 +194,5 @@ class InfluenceEngine:
 
 def influence_engine(cell: Cell, n: int | None, batch: int, threads: int | None) -> InfluenceEngine:
     """Find the reach of a cell's weights in `n` steps, None for all, and prepare for it."""
-    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), n)
+    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), n, own=own_pattern(cell))
     return InfluenceEngine(cell, pattern, batch, threads)

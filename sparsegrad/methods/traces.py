@@ -16,7 +16,9 @@ from sparsegrad.system.memory import aligned_zeros
 
 
 class TraceEngine:
-    """One trace per non-zero of I, but for those of h that nothing reads again.
+    """Traces of each weight on its unit: those of I, and of what follows from them in the unit.
+
+    There is none of an h that nothing reads again.
 
     Parameters
     ----------
@@ -63,7 +65,7 @@ class TraceEngine:
         kind = self.cell.kind
         update = kind.compiled(self.cell.dtype)
         return Outcome(
-            *run_traces(update, learner, kind.partials, chunk, streams, self.steps, self._traces)
+            *run_traces(update, learner, kind.kept, chunk, streams, self.steps, self._traces)
         )
 
     def values_per_step(self) -> int:
@@ -109,7 +111,7 @@ def own_weights(cell: Cell) -> NDArray[np.int32]:
 
 def _drops_h(cell: Cell, own_weight: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which units keep no trace of h, (units,): it enters none of their components again."""
-    partials, alone = cell.kind.partials, (own_weight < 0).reshape(cell.units, -1).all(axis=1)
+    partials, alone = cell.kind.kept, (own_weight < 0).reshape(cell.units, -1).all(axis=1)
     few = np.diff(partials.map_indptr).max() <= 2  # more go by the plain loop, which keeps all
     again = bool((partials.state_columns == 0).any())
     return np.logical_and(alone, few and not again)
@@ -117,7 +119,7 @@ def _drops_h(cell: Cell, own_weight: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 def _entries(cell: Cell, abreast: int, drops_h: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the length of each unit's traces, (units,)."""
-    partials = cell.kind.partials
+    partials = cell.kind.kept
     starts, lengths = partials.map_indptr, np.diff(cell.maps.indptr).reshape(cell.units, -1)
     map_of = np.repeat(np.arange(starts.size - 1), np.diff(starts))
     into_h = np.isin(np.arange(starts.size - 1), map_of[partials.map_components == 0])

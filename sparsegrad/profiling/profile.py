@@ -220,11 +220,11 @@ def exact_counts(
     Returns
     -------
     entries, multiply_adds : int
-        The same as `reach(dynamics, immediate, n).cost()` counts; a pattern too large to hold is
-        counted in parts, weight after weight.
+        The same as `reach(dynamics, immediate, n, own=own).cost()` counts; a pattern too large to
+        hold is counted in parts, weight after weight.
     """
     weights = drawn.weights
-    trial = reach(drawn.dynamics, drawn.immediate[:, :TRIAL_WEIGHTS], n)
+    trial = reach(drawn.dynamics, drawn.immediate[:, :TRIAL_WEIGHTS], n, own=drawn.own)
     if trial.shape[0] == weights:
         return trial.cost()[:2]
     reached_per_weight = trial.reach_indptr[-1] / trial.shape[0]
@@ -234,7 +234,7 @@ def exact_counts(
         columns = drawn.immediate[:, start : start + part]
         done, share = start / weights, columns.shape[1] / weights
         tell = lambda some, done=done, share=share: progress(done + some * share)  # noqa: E731
-        counts += reach(drawn.dynamics, columns, n, tell).cost()[:2]
+        counts += reach(drawn.dynamics, columns, n, tell, drawn.own).cost()[:2]
     return int(counts[0]), int(counts[1])
 
 
@@ -244,7 +244,7 @@ def _measured(point: Point, sweep: Sweep, drawn: Structure, model: CostModel) ->
         return replace(point, note="over budget")
     try:
         n = None if isinstance(point.n, str) else point.n  # "rtrl"
-        pattern = reach(drawn.dynamics, drawn.immediate, n)
+        pattern = reach(drawn.dynamics, drawn.immediate, n, own=drawn.own)
         influence = Influence(pattern, sweep.batch, sweep.dtype, sweep.threads)
         timing = time_update(influence, POINT_SECONDS, sweep.seed)
     except MemoryError:

@@ -22,7 +22,8 @@ from sparsegrad.kernels.symbolic.patterns import (
     find_unsorted_row,
 )
 from sparsegrad.symbolic.cost import Cost, price
-from sparsegrad.symbolic.rows import canonical, check_indptr, check_shapes, values_on
+from sparsegrad.symbolic.own import followed
+from sparsegrad.symbolic.rows import Rows, canonical, check_indptr, check_shapes, values_on
 from sparsegrad.symbolic.search import find_reach
 from sparsegrad.system.checks import integer, sealed
 from sparsegrad.system.memory import require_memory
@@ -328,6 +329,7 @@ def reach(
     immediate: ArrayLike,
     n: int | None = 2,
     progress: Callable[[float], object] | None = None,
+    own: ArrayLike | None = None,
 ) -> ReachPattern:
     """Find the units that each weight reaches within n steps.
 
@@ -342,6 +344,8 @@ def reach(
         Steps, at least 1; None for as many as it takes to saturate (exact RTRL).
     progress : callable, optional
         Told the part that is done, rising to 1, every now and then.
+    own : the same as dynamics, optional
+        Entries of D that cost no step, such as those within a unit: `n` then counts maps crossed.
 
     Returns
     -------
@@ -356,30 +360,36 @@ def reach(
 
     Raises
     ------
-    TypeError
-        If n is not an integer, or a pattern is neither sparse nor numeric.
-    ValueError
-        If a shape does not fit, n < 1, or there are no units or no weights.
+    TypeError, ValueError
+        If n is no integer or below 1, a pattern is no matrix of numbers, or shapes do not fit.
     MemoryError
         If the pattern would not fit in memory; found before it is allocated.
 
     Notes
     -----
     reach_1(w) = rows of column w of I; reach_{m+1}(w) = reach_1(w) ∪ D·reach_m(w).
-    Menick et al. 2021, arXiv 2006.07232, section 3.
+    Menick et al. 2021, arXiv 2006.07232, section 3. Each set takes in what `own` leads to from it.
 
     Examples
     --------
-    A ring of four units, 0 → 1 → 2 → 3 → 0, with one weight into each:
-
-    >>> import numpy as np
+    >>> import numpy as np  # a ring of four units, 0 → 1 → 2 → 3 → 0, with one weight into each
     >>> pattern = reach(np.roll(np.eye(4), 1, axis=0), np.eye(4), n=2)
     >>> pattern.indices.reshape(4, 2).tolist()
     [[0, 1], [1, 2], [2, 3], [0, 3]]
     """
-    if n is not None:
-        n = integer("n", n, least=1, hint="; pass None to saturate")
+    n = None if n is None else integer("n", n, least=1, hint="; pass None to saturate")
     check_shapes(dynamics, immediate)
     rows = canonical("dynamics", dynamics, by_columns=False, valued=True)
     weights = canonical("immediate", immediate, by_columns=True, valued=True)
-    return ReachPattern(**find_reach(rows, weights, n, progress))
+    links = (rows, weights) if own is None else followed(own, rows, weights)
+    return ReachPattern(**find_reach(*links, n, progress) | _kept(rows, weights))
+
+
+def _kept(rows: Rows, weights: Rows) -> dict[str, NDArray[Any]]:
+    """Return the patterns of D and I themselves, as a ReachPattern's fields."""
+    return {
+        "dynamics_indptr": sealed(rows.indptr),
+        "dynamics_indices": sealed(rows.indices),
+        "immediate_indptr": sealed(weights.indptr),
+        "immediate_indices": sealed(weights.indices),
+    }

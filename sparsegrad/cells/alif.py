@@ -1,0 +1,143 @@
+"""The adaptive leaky integrate-and-fire neuron."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+from numpy.typing import DTypeLike, NDArray
+
+from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.functions import relu, spike, stop
+from sparsegrad.cells.kind import CellKind
+from sparsegrad.cells.symbols import Symbol
+from sparsegrad.system.checks import real
+
+
+class AdaptiveNeuron(NamedTuple):
+    """The constants of a threshold that adapts, and of the neuron.
+
+    Parameters
+    ----------
+    decay : float
+        α, of the membrane, in [0, 1).
+    threshold : float
+        θ, above 0.
+    slope : float
+        γ, the largest slope of a spike by v/θ, above 0.
+    adaptation_decay : float
+        ρ, of the threshold, in [0, 1).
+    adaptation : float
+        β, what a spike adds to the threshold, at least 0.
+    """
+
+    decay: float = 0.95
+    threshold: float = 0.6
+    slope: float = 0.3
+    adaptation_decay: float = 0.98
+    adaptation: float = 0.2
+
+
+_USUAL = AdaptiveNeuron()
+
+
+def _formula(
+    neuron: AdaptiveNeuron,
+) -> Callable[[Symbol, Symbol, Symbol, Symbol], tuple[Symbol, Symbol, Symbol]]:
+    def formula(z: Symbol, v: Symbol, b: Symbol, a: Symbol) -> tuple[Symbol, Symbol, Symbol]:
+        new_v = neuron.decay * v + a - neuron.threshold * stop(z)
+        new_b = neuron.adaptation_decay * b + z
+        above = (new_v - neuron.threshold - neuron.adaptation * new_b) / neuron.threshold
+        return spike(above, neuron.slope * relu(1 - abs(above))), new_v, new_b
+
+    return formula
+
+
+@cache
+def _kind(neuron: AdaptiveNeuron) -> CellKind:
+    return CellKind.from_function(_formula(neuron))
+
+
+class ALIF(Cell):
+    """Integrate-and-fire neuron with an adaptive threshold.
+
+    ``v' = α v + W z + U x + c - θ z``, ``b' = ρ b + z``, ``z' = 1 if v' > θ + β b' else 0``.
+
+    Bellec et al. 2020, doi 10.1038/s41467-020-17236-y, Methods. The state is [z; v; b]; maps and
+    readouts see the spikes z. The slope that stands in for a spike's is
+    ``γ/θ max(0, 1 - |v' - θ - β b'|/θ)``, and no gradient goes through the reset.
+    :class:`sparsegrad.RFLO` is e-prop.
+
+    Parameters
+    ----------
+    inputs, units : int
+        Width of the input; number of units.
+    neuron : AdaptiveNeuron
+        Its constants.
+    sparsity, gate_masks, input_sparsity, masks, gain, seed, dtype
+        As in :class:`Cell`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a constant is out of range or no number; otherwise as :class:`Cell`.
+    """
+
+    kind = _kind(_USUAL)
+
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        *,
+        neuron: AdaptiveNeuron = _USUAL,
+        sparsity: float = 0.0,
+        gate_masks: str = "independent",
+        input_sparsity: float | None = None,
+        masks: dict[str, NDArray[Any]] | None = None,
+        gain: float = 1.0,
+        seed: int = 0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        self._settle(neuron)
+        super().__init__(
+            inputs,
+            units,
+            sparsity=sparsity,
+            gate_masks=gate_masks,
+            input_sparsity=input_sparsity,
+            masks=masks,
+            gain=gain,
+            seed=seed,
+            dtype=dtype,
+        )
+
+    @classmethod
+    def from_dense(
+        cls,
+        weight_ih: NDArray[Any] | None = None,
+        weight_hh: NDArray[Any] | None = None,
+        bias_ih: NDArray[Any] | None = None,
+        bias_hh: NDArray[Any] | None = None,
+        masks: dict[str, NDArray[Any]] | None = None,
+        neuron: AdaptiveNeuron = _USUAL,
+    ) -> "ALIF":
+        """Build a cell from PyTorch's arrays; see :meth:`Cell.from_dense`."""
+        cell = cls.__new__(cls)
+        cell._settle(neuron)
+        cell._take_dense(weight_ih, weight_hh, bias_ih, bias_hh, masks)
+        return cell
+
+    def options(self) -> dict[str, list[float]]:
+        """Return the neuron's constants."""
+        return {"neuron": list(self.neuron)}
+
+    def _settle(self, neuron: AdaptiveNeuron) -> None:
+        neuron = AdaptiveNeuron(*neuron)  # out of a file it is a list
+        self.neuron = AdaptiveNeuron(
+            real("decay", neuron.decay, 0.0, below=1.0),
+            real("threshold", neuron.threshold, above=0.0),
+            real("slope", neuron.slope, above=0.0),
+            real("adaptation_decay", neuron.adaptation_decay, 0.0, below=1.0),
+            real("adaptation", neuron.adaptation, 0.0),
+        )
+        self.kind = _kind(self.neuron)
