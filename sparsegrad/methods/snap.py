@@ -158,7 +158,7 @@ class InfluenceEngine:
             begins=np.zeros(self.batch, np.int64),
         )
         panels = WindowPanels(self._jacobians.dynamics, self._shared, block, store, data)
-        return Carried(close_panels, panels, store.panels)
+        return Carried(close_panels, panels, store.panels, self.cell.kind.partials)
 
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""

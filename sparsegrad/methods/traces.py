@@ -75,13 +75,13 @@ class TraceEngine:
     def carried(self, window: int) -> Carried:
         """Allocate what takes the traces through any number of steps at once."""
         kind, dtype, columns = self.cell.kind, self.cell.dtype, self._traces.blocks.shape[3]
-        pairs = int((np.diff(kind.partials.map_indptr) ** 2).sum())
+        pairs = int((np.diff(kind.kept.map_indptr) ** 2).sum())
         data = WindowTraces(
             traces=self._traces,
             chain=aligned_zeros((pairs, columns), dtype),
             fresh=aligned_zeros((kind.components, columns), dtype),
         )
-        return Carried(close_traces, data, self._traces.traces)
+        return Carried(close_traces, data, self._traces.traces, kind.kept)
 
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""

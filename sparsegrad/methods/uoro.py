@@ -95,7 +95,7 @@ class RankOneEngine:
 
     def carried(self, window: int) -> Carried:
         """Return how a window is closed, and the estimate that it takes along."""
-        return Carried(close_rank_one, self.estimate, self.estimate.right)
+        return Carried(close_rank_one, self.estimate, self.estimate.right, self.cell.kind.partials)
 
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.kernels.cells.maps import Partials
 from sparsegrad.kernels.compiler.pointers import INTERPRETED, pointer_to
 from sparsegrad.kernels.learning.steps import FINE, Chunk, Learner, Steps, Streams
 from sparsegrad.kernels.methods.bptt import History
@@ -27,11 +28,14 @@ class Carried(NamedTuple):
         What it works on.
     influence : float array, (groups, size)
         Where numbers that grow too large are seen.
+    partials : Partials
+        Those that `close` follows: of a method with traces, all that follow from a map's.
     """
 
     close: Any
     data: Any
     influence: NDArray[Any]
+    partials: Partials
 
 
 class InfluenceStore(Engine, Protocol):
@@ -146,19 +150,19 @@ class WindowEngine:
         require_history(window, cell, batch, layout, store.values_per_step())
         self.steps = layout.steps(cell, batch, window)
         self.history = new_history(cell, layout)
-        self._close, self._data, self._influence = store.carried(window)
+        self._close, self._data, self._influence, self._partials = store.carried(window)
         self._pointer: Any = None
         self.pattern = getattr(store, "pattern", None)
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
         kind, dtype = self.store.cell.kind, self.store.cell.dtype
-        work = kind.partials, streams.abreast, self.steps, self.history, self._data
+        work = self._partials, streams.abreast, self.steps, self.history, self._data
         if self._pointer is None:
             self._pointer = pointer_to(self._close, *map(_type, (learner, *work)))
         outcome = Outcome(
             *run_window(
-                kind.compiled(dtype), self._pointer, learner, kind.partials, chunk, streams,
+                kind.compiled(dtype), self._pointer, learner, self._partials, chunk, streams,
                 self.steps, self.history, self._influence, self._data,
             )
         )  # fmt: skip
@@ -169,8 +173,7 @@ class WindowEngine:
     def flush(self, learner: Learner) -> None:
         """Add the gradient of the steps that are still held back."""
         self._close(
-            learner, self.store.cell.kind.partials, self.layout.abreast, self.steps, self.history,
-            self._data,
+            learner, self._partials, self.layout.abreast, self.steps, self.history, self._data
         )  # fmt: skip
 
     def fresh(self) -> "WindowEngine":
