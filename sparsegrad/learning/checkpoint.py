@@ -43,6 +43,7 @@ SEED = whole(0, 2**128)
 SETTINGS: dict[str, Rule] = {
     "n": whole(1),
     "window": maybe(whole(1)),
+    "update_every": maybe(whole(1)),
     "seed": SEED,
     "rate": number(0),
     "momentum": number(0),
@@ -54,7 +55,10 @@ SETTINGS: dict[str, Rule] = {
     "schedule": whole(),
 }
 """What a field of a method or an optimiser may be; the class itself knows its ranges closer."""
-LATER: dict[str, set[str]] = {}
+LATER: dict[str, set[str]] = {
+    **dict.fromkeys(("SnAp", "RTRL", "RFLO", "UORO"), {"window"}),
+    "BPTT": {"update_every"},
+}
 """Fields by class that came after the first files of this version, whose default they mean."""
 
 
