@@ -56,7 +56,10 @@ SETTINGS: dict[str, Rule] = {
 }
 """What a field of a method or an optimiser may be; the class itself knows its ranges closer."""
 LATER: dict[str, set[str]] = {
-    **dict.fromkeys(("SnAp", "RTRL", "RFLO", "UORO"), {"window"}),
+    "SnAp": {"window"},
+    "RTRL": {"window"},
+    "RFLO": {"window"},
+    "UORO": {"window"},
     "BPTT": {"update_every"},
 }
 """Fields by class that came after the first files of this version, whose default they mean."""
