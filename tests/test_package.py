@@ -78,11 +78,16 @@ def test_kernels_import_numba_and_numpy_alone(path):
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
 def test_kernels_raise_nothing(path):
-    """But for the guards of the package, and pointer()'s twin, which stands for a typing error."""
+    """But for the guard of the package, and pointer()'s twin, which stands for a typing error.
+
+    cache.py holds no kernel: Numba calls it while it looks for compiled ones.
+    """
+    if path.stem == "cache":
+        return
     raising = [
         node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)
     ]
-    assert len(raising) <= (path.stem in ("__init__", "cache", "simd"))
+    assert len(raising) <= (path.stem in ("__init__", "simd"))
 
 
 def test_library_imports_neither_tests_nor_perf():
