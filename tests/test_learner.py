@@ -8,6 +8,7 @@ import pytest
 from numba.core import config
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map
+from sparsegrad.kernels.learning.steps import Steps
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW, cosine
 from sparsegrad.learning.readout import MLP, Linear
@@ -43,9 +44,13 @@ def stream(steps: int = 10, batch: int = 2, seed: int = 0, dtype: str = "float64
 
 
 def snapshot(learner: OnlineLearner) -> dict[str, np.ndarray]:
-    """All that must survive a bad step: parameters, state, influence, optimiser."""
+    """All that must survive a bad step: parameters, state, influence, held steps, optimiser."""
     kept = learner.parameters() | {"state": learner.state}
-    kept |= {f"engine.{n}": a.copy() for n, a in learner._engine.state().items()}
+    engine = learner._engine.state()
+    if "filled" in engine:  # places of a history that hold no step may hold anything
+        held = int(engine["filled"][0])
+        engine |= {name: engine[name][:held] for name in Steps._fields if name in engine}
+    kept |= {f"engine.{n}": a.copy() for n, a in engine.items()}
     memory = learner._memory
     return kept | {
         "first": memory.first.copy(),

@@ -90,7 +90,7 @@ def _about_cell(where: str, value: Any) -> Any:
     if not isinstance(value, dict):
         refuse(where, "a record", value)
     kind = type_of(CELLS, value["kind"]) if isinstance(value.get("kind"), str) else None
-    options = value.keys() - rules.keys() if kind is None else kind.__new__(kind).options().keys()
+    options = value.keys() - rules.keys() if kind is None else kind(1, 1).options().keys()
     # every cell of 0.1.0 had the nonlinearity of the vanilla one
     options |= value.keys() & {"nonlinearity"}
     return record(rules | dict.fromkeys(options, anything))(where, value)
@@ -346,7 +346,7 @@ def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[An
         masks[name].reshape(-1)[place] = True
         if np.count_nonzero(masks[name]) != place.size:
             raise ValueError(f"{path}: cell.{name}.place must name no place twice")
-    options = {name: about[name] for name in bare.options() if name in about}
+    options = {name: about[name] for name in kind(1, 1).options() if name in about}
     cell: Cell = kind.from_dense(**dense, masks=masks, **options)
     return cell
 
