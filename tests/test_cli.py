@@ -158,7 +158,7 @@ def test_budget_marks_what_does_not_fit(capsys):
         (["--units", "1.5"], "units must be a whole number, got '1.5'"),
         (["--sparsity", "1"], "sparsity must be at least 0 and below 1, got 1.0"),
         (["--sparsity", "most"], "sparsity must be a number such as 0.001, 75% or 10M, got 'most'"),
-        (["--cells", "lru"], "cells must be of rnn, gru, lstm, got lru"),
+        (["--cells", "elman"], f"cells must be of {', '.join(CELLS)}, got elman"),
         (["--cells", ","], "cells must name at least one value, got none"),
         (["--dtype", "float16"], "dtype must be of float32, float64, got float16"),
         (["--gate-masks", "some"], "gate-masks must be of independent, shared, got some"),
@@ -368,7 +368,7 @@ def test_info_says_what_a_report_of_a_fault_needs(capsys, monkeypatch, tmp_path)
 COMPLETIONS = [
     (["pro"], "profile"),
     (["profile", "--cells", ""], " ".join(CELLS)),
-    (["profile", "--cells", "gru", "l"], "lstm"),
+    (["profile", "--cells", "gru", "ls"], "lstm"),
     (["train", "co"], "copy"),
     (["train", "copy", "--opt"], "--optimizer"),
     (["train", "copy", "--optimizer", "adam"], "adam adamw"),

@@ -554,6 +554,7 @@ def test_lstm_learns_with_a_hidden_readout() -> None:
     assert learner.gradient(xs, targets)[0] < 0.7 * first
 
 
+@pytest.mark.skipif(config.DISABLE_JIT, reason="interpreted, threads take minutes and turns")
 @pytest.mark.parametrize("batch", [2, 4])  # one by one, side by side
 @pytest.mark.parametrize("method", [SnAp(1), SnAp(2), RTRL(), BPTT(3), RFLO(), UORO()], ids=str)
 def test_results_are_bitwise_the_same_for_any_number_of_threads(
