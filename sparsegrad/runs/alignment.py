@@ -140,15 +140,7 @@ def compare_gradients(
     FloatingPointError
         If the run diverges.
     """
-    if not methods:
-        raise ValueError("methods must name at least one value, got none")
-    for word in (*methods, settings.method):
-        method = parse_method(word, 0)
-        if isinstance(method, BPTT) and (method.window is None or word == settings.method):
-            raise ValueError(
-                f"--passive must have methods that go forward in time or by windows, and the first "
-                f"of them must train, got {word!r}"
-            )
+    _check(methods, settings.method)
     task = settings.make_task()
     settings = settings.resolved(task)
     learner = settings.make_learner(task)
@@ -175,6 +167,19 @@ def compare_gradients(
             for name in names:
                 rows += [{"method": name, "tokens": tokens} | row for row in sums[name].take()]
     return rows
+
+
+def _check(methods: Sequence[str], trained: str) -> None:
+    """Refuse methods that cannot follow a run, or a run that no method can follow."""
+    if not methods:
+        raise ValueError("methods must name at least one value, got none")
+    for word in (*methods, trained):
+        method = parse_method(word, 0)
+        if isinstance(method, BPTT) and (method.window is None or word == trained):
+            raise ValueError(
+                f"--passive must have methods that go forward in time or by windows, and the first "
+                f"of them must train, got {word!r}"
+            )
 
 
 def _learn_and_follow(
