@@ -574,7 +574,7 @@ def test_tensors_without_memory_of_their_own_are_taken_as_they_read():
 
 def test_bad_input_is_refused_in_one_line():
     cell = SnApGRU(INPUTS, UNITS, sparsity=0.6, seed=1)
-    x, h = torch.zeros(2, INPUTS), torch.zeros(2, UNITS)
+    x, h = torch.ones(2, INPUTS), torch.zeros(2, UNITS)
     h = cell(x, h).detach()
     held = cell.influence()
     fresh = SnApGRU(INPUTS, UNITS, sparsity=0.6, seed=1)
