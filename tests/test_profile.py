@@ -113,7 +113,7 @@ def test_lstm_weights_write_the_rows_of_their_gate():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cell": "lru"}, "cell must be one of rnn, gru, lstm, got 'lru'"),
+        ({"cell": "elman"}, "cell must be one of rnn, gru, lstm, .*, got 'elman'"),
         ({"units": 0}, "units must be between 1 and 2\\*\\*30, got 0"),
         ({"sparsity": 1.0}, "sparsity must be at least 0 and below 1, got 1.0"),
         ({"sparsity": math.nan}, "sparsity must be at least 0 and below 1, got nan"),

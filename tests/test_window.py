@@ -21,7 +21,7 @@ from test_exactness import (
 )
 
 from sparsegrad.cells import GRU, LSTM, Cell
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
 from sparsegrad.influence import block
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.learning.optimizers import SGD, Adam
@@ -167,7 +167,7 @@ def test_traces_through_windows_equal_panels_through_windows(cls: type[Cell], ba
     given = {name: array[:, :batch] for name, array in ragged().items()}
     found = gradient(cell, SnAp(1, window=3), xs * 0.5, values, **given)
     learner = learner_of(cell, RTRL(window=3), batch)
-    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), 1)
+    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), 1, own=own_pattern(cell))
     learner._engine = WindowEngine(InfluenceEngine(cell, pattern, batch, 1), 3)
     assert_same(found, learner.gradient(xs * 0.5, values, **given)[1], tolerance=1e-12)
 
