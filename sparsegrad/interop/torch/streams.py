@@ -115,8 +115,8 @@ class Streams(nn.Module):
 
         Returns
         -------
-        dict of Tensor, (batch, *shape of the parameter)
-            Under the parameters' names.
+        dict of Tensor, (batch, …)
+            Under the parameters' names, each with its parameter's shape after the batch.
 
         Raises
         ------
