@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from .block import Block, advance_block
@@ -53,10 +53,11 @@ def advance_range(
                 )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, parallel=True)
+# By turns for now: a store holds its program, and Numba's parallel loops take no tuple in a tuple.
+@njit(cache=True, nogil=True)
 def advance_threads(held: int | np.int64, store: Store, data: WindowData) -> None:
-    """Run `advance_range` on one range of panels per thread; otherwise its arguments."""
-    for i in prange(len(store.cuts) - 1):
+    """Run `advance_range` on one range of panels after the other; otherwise its arguments."""
+    for i in range(len(store.cuts) - 1):
         advance_range(store.cuts[i], store.cuts[i + 1], held, store, data, store.scratch[i])
 
 
