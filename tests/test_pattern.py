@@ -402,12 +402,12 @@ def test_files_that_are_no_pattern_are_refused_in_a_line(tmp_path):
         ({"supernode": np.zeros(3, np.int32)}, "must have 4 entries, got 3"),
         ({"dynamics_indptr": np.zeros((2, 2), np.int64)}, "must be a 1-D array of int64"),
         ({"supernode": np.zeros(4, np.int64)}, "must be a 1-D array of int32"),
-        ({"supernode": None}, "supernode"),
-        ({"n": "2"}, "n must be an integer"),
+        ({"supernode": None}, "must be .*supernode.*, got"),
+        ({"n": "2"}, r"n must be a whole number .*, got"),
         ({"saturated": 1}, "saturated must be"),
         ({"entries_by_n": [4, 9]}, "must end with the 8 entries"),
         ({"entries_by_n": None}, "entries_by_n"),
-        ({"more": 1}, "more"),
+        ({"more": 1}, "got .*more"),
     ],
 )
 def test_a_file_whose_content_does_not_fit_together_is_refused(change, text, tmp_path):
@@ -418,8 +418,9 @@ def test_a_file_whose_content_does_not_fit_together_is_refused(change, text, tmp
         (arrays if name in ARRAYS else about)[name] = value
     arrays = {name: array for name, array in arrays.items() if array is not None}
     write_tensors(tmp_path / "pattern", arrays, about, kind="reach pattern")
-    with pytest.raises(ValueError, match=f"holds no valid pattern: .*{text}") as raised:
+    with pytest.raises(ValueError, match=text) as raised:
         ReachPattern.load(tmp_path / "pattern")
+    assert str(raised.value).startswith(str(tmp_path / "pattern"))
     assert "\n" not in str(raised.value)
 
 
