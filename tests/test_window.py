@@ -212,6 +212,7 @@ def test_windows_are_the_same_for_any_number_of_threads(method: Any, batch: int)
         np.testing.assert_array_equal(array, kept[1][name], err_msg=name)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy's, interpreted
 @pytest.mark.parametrize("where", ["an input", "the gradient"])
 @pytest.mark.parametrize("method", STORED, ids=str)
 def test_nan_inside_a_window_leaves_weights_influence_and_optimiser(
