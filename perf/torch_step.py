@@ -93,7 +93,7 @@ def crossing(rounds: int, steps: int = 200) -> dict[str, object]:
         d_pre, influence, last = host.spare_d_pre, window._influence, window.last
         data = step.dynamics_data, step.immediate_data
         for _ in range(steps):
-            host_step(host.words, link.parts, *at, 2, told, starts, last, new_state, d_pre, *data)
+            host_step(host.words, link.parts, at, 2, told, starts, last, new_state, d_pre, *data)
             host_influence_step(
                 window._words, *data, True, signal, influence._panels, window.order, grad,
                 window._step_grad, influence._scratch,

@@ -62,6 +62,17 @@ WORK_ARRAYS = ("weights", "sources", "state", "pre", "new_state", "d_state")
 """Places of the words behind a cell's: what a step works in."""
 
 
+class Work(NamedTuple):
+    """What a step of a cell works in; the sources end with the 1 of the biases."""
+
+    weights: NDArray[np.floating]  # (weights,)
+    sources: NDArray[np.floating]  # (units + inputs + 1,)
+    state: NDArray[np.floating]  # (components, units)
+    pre: NDArray[np.floating]  # (maps, units)
+    new_state: NDArray[np.floating]  # (components, units)
+    d_state: NDArray[np.floating]  # (components, components, units)
+
+
 def _pointer_to(dtype: Any) -> Any:
     """Return an intrinsic that reads an int64 as the address of a `dtype`."""
 
@@ -149,4 +160,19 @@ def cell_at(words: Any, base: int) -> Any:
         partials,
         dynamics,
         carray(int32_at(base + words[ORDER]), (weights,)),
+    )
+
+
+@njit(cache=True, nogil=True)
+def work_at(words: Any, like: Any) -> Work:
+    """Return what a step works in, of the type of `like`, from the words of a cell and behind."""
+    components, n_maps = words[CELL_COMPONENTS], words[CELL_MAPS]
+    units, inputs, at = words[CELL_UNITS], words[CELL_INPUTS], words[CELL_WORDS:]
+    return Work(
+        carray(real_at(at[WORK_WEIGHTS], like), (words[CELL_WEIGHTS],)),
+        carray(real_at(at[WORK_SOURCES], like), (units + inputs + 1,)),
+        carray(real_at(at[WORK_STATE], like), (components, units)),
+        carray(real_at(at[WORK_PRE], like), (n_maps, units)),
+        carray(real_at(at[WORK_NEW_STATE], like), (components, units)),
+        carray(real_at(at[WORK_D_STATE], like), (components, components, units)),
     )

@@ -13,27 +13,14 @@ from numpy.typing import NDArray
 from ..cells.elementwise import gru, lstm, rnn_relu, rnn_tanh
 from ..cells.maps import Maps, Partials, apply_maps, dynamics_values, immediate_values
 from ..influence.panels import CONTRACT, UPDATE, panels_range
-from .addresses import (
-    CELL_INPUTS,
-    CELL_KIND,
-    CELL_MAPS,
-    CELL_WORDS,
-    WORK_D_STATE,
-    WORK_NEW_STATE,
-    WORK_PRE,
-    WORK_SOURCES,
-    WORK_STATE,
-    WORK_WEIGHTS,
-    cell_at,
-    program_at,
-    real_at,
-)
+from .addresses import CELL_INPUTS, CELL_KIND, cell_at, program_at, real_at, work_at
 
 FINE = -1
 COMPARED, SURE, LEARNABLE = 1, 2, 4
 """What `find_starts` is told: look at the state; a zero one goes on; it requires a gradient."""
 KINDS = (rnn_tanh, rnn_relu, gru, lstm)
-"""The updates that `elementwise` knows: a pointer to a function costs 25 µs to pass in a call."""
+"""The updates that `elementwise` knows: a pointer to a function costs 25 µs to pass in a call, and
+a computation that JAX exports may hold no address."""
 
 
 @njit(cache=True, nogil=True)
@@ -130,9 +117,7 @@ def find_starts(
 def host_step(
     cell: NDArray[np.int64],  # (CELL_WORDS + WORK_ARRAYS,)     in: a cell, and what it works in
     parts: NDArray[np.int64],  # (names, 2)  where the weights are   in
-    x_at: int,  # address of (B, inputs)                        in
-    h_at: int,  # address of (B, units)                         in
-    c_at: int,  # the same, where the state has two components  in
+    places: tuple[int, int, int],  # of x, (B, inputs), h, (B, units), and c, if there is one   in
     wants: int,  # 0: s' alone; 1: and ∂s'/∂a; 2: D and I; 3: all    in
     told: int,  # for `find_starts`                             in
     starts: NDArray[np.bool_],  # (B,)  where a sequence begins     in/out, with D and I
@@ -149,17 +134,11 @@ def host_step(
     """
     indptr, recurrent_end, indices, partials, dynamics, order = cell_at(cell, 0)
     components, batch, units = new_state.shape
-    inputs, n_maps, kind = cell[CELL_INPUTS], cell[CELL_MAPS], cell[CELL_KIND]
-    zero, at = new_state.dtype.type(0), cell[CELL_WORDS:]
-    weights = carray(real_at(at[WORK_WEIGHTS], zero), (order.size,))
-    sources = carray(real_at(at[WORK_SOURCES], zero), (units + inputs + 1,))
-    state = carray(real_at(at[WORK_STATE], zero), (components, units))
-    pre = carray(real_at(at[WORK_PRE], zero), (n_maps, units))
-    new = carray(real_at(at[WORK_NEW_STATE], zero), (components, units))
-    d_state = carray(real_at(at[WORK_D_STATE], zero), (components, components, units))
-    x = carray(real_at(x_at, zero), (batch, inputs))
-    h = carray(real_at(h_at, zero), (batch, units))
-    c = carray(real_at(c_at, zero), (batch, units))
+    inputs, zero = cell[CELL_INPUTS], new_state.dtype.type(0)
+    weights, sources, state, pre, new, d_state = work_at(cell, zero)
+    x = carray(real_at(places[0], zero), (batch, inputs))
+    h = carray(real_at(places[1], zero), (batch, units))
+    c = carray(real_at(places[2], zero), (batch, units))
     if wants & 2:
         outcome = find_starts(h, c, last, told, starts)
         if outcome != FINE:
@@ -177,7 +156,7 @@ def host_step(
             sources[units + i] = x[b, i]
         apply_maps(maps, sources, pre)
         outer = d_pre[b if wants & 1 else 0]
-        elementwise(kind, state, pre, new, d_state, outer)
+        elementwise(cell[CELL_KIND], state, pre, new, d_state, outer)
         for k in range(components):
             for i in range(units):
                 new_state[k, b, i] = new[k, i]
@@ -231,8 +210,8 @@ def host_input_gradient(
 ) -> None:
     """Pull δ back to the input of its own step, with the weights of the last step."""
     indptr, recurrent_end, indices, partials, _, _ = cell_at(cell, 0)
-    weights = carray(real_at(cell[CELL_WORDS + WORK_WEIGHTS], d_pre.dtype.type(0)), (indices.size,))
-    maps = Maps(indptr, recurrent_end, indices, weights)
+    work = work_at(cell, d_pre.dtype.type(0))
+    maps = Maps(indptr, recurrent_end, indices, work.weights)
     input_gradient(maps, partials, d_pre, state_grad, x_grad)
 
 

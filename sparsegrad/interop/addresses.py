@@ -13,6 +13,24 @@ from sparsegrad.influence.influence import Influence
 from sparsegrad.kernels.cells.maps import Dynamics
 from sparsegrad.kernels.interop.addresses import ARRAYS
 from sparsegrad.kernels.interop.embed import KINDS
+from sparsegrad.registry import CELLS, listed
+
+
+def require_known(cell: Any) -> None:
+    """Refuse what the compiled step of host frameworks does not know: it names its updates.
+
+    Raises
+    ------
+    TypeError
+        If it is no cell, or one whose elementwise update is its own.
+    """
+    if isinstance(cell, Cell) and cell.kind.update in KINDS:
+        return
+    known = [row.type_name for row in CELLS.values() if row.load().kind.update in KINDS]
+    raise TypeError(
+        f"cell must be sparsegrad's {listed(known)} in PyTorch and JAX, got {cell!r}: learn others "
+        "with OnlineLearner, or write them as a torch module for SnApModule"
+    )
 
 
 def program_sizes(influence: Influence) -> list[int]:
@@ -41,7 +59,7 @@ def program_arrays(influence: Influence) -> list[NDArray[Any]]:
 
 
 def cell_sizes(cell: Cell, dynamics: Dynamics) -> list[int]:
-    """Return the values of the CELL_SIZES of a built-in cell."""
+    """Return the values of the CELL_SIZES of a cell that `require_known` lets pass."""
     partials = cell.kind.partials
     return [
         cell.units,
@@ -59,7 +77,7 @@ def cell_sizes(cell: Cell, dynamics: Dynamics) -> list[int]:
 
 
 def cell_arrays(cell: Cell, dynamics: Dynamics) -> list[NDArray[Any]]:
-    """Return the CELL_ARRAYS of a built-in cell."""
+    """Return the CELL_ARRAYS of such a cell."""
     maps = cell.maps
     order = np.concatenate([parameter_order(cell, name) for name in present(cell)])
     arrays = [

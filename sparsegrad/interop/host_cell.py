@@ -13,6 +13,7 @@ from sparsegrad.interop.addresses import (
     cell_sizes,
     parameter_order,
     present,
+    require_known,
     with_addresses,
 )
 from sparsegrad.interop.window import Ticket, Window, raise_fault
@@ -25,8 +26,9 @@ class HostCell:
 
     Parameters
     ----------
-    cell : GRU, LSTM or RNN
-        Structure; its weights are overwritten with those that `forward` is given.
+    cell : Cell
+        One that `require_known` lets pass: the structure. Its weights are overwritten with those
+        that `forward` is given.
     n : int or None
         Steps of reach; None saturates (exact RTRL).
     threads : int
@@ -42,11 +44,17 @@ class HostCell:
         Weights of each name that has any.
     version : int
         Of the weights: counts how often others came.
+
+    Raises
+    ------
+    TypeError
+        If the compiled step does not know the cell's update.
     """
 
     def __init__(
         self, cell: Cell, n: int | None, threads: int, pattern: ReachPattern | None = None
     ) -> None:
+        require_known(cell)
         self.cell, self.n, self.threads, self.dtype = cell, n, threads, cell.dtype
         self.inputs, self.units, self.components = cell.inputs, cell.units, cell.kind.components
         self.part_sizes = [parameter_order(cell, name).size for name in present(cell)]
@@ -69,9 +77,8 @@ class HostCell:
         self.pattern = pattern
         self._d_pre_shape = components, n_maps, units
         self.spare_d_pre = np.zeros((1, *self._d_pre_shape), cell.dtype)
-        self._none = np.zeros((1, 0), cell.dtype)
-        self._no_last = np.zeros((components, 0, units), cell.dtype)
-        self._no_starts = np.zeros(0, np.bool_)
+        self._untold = 0, np.zeros(0, np.bool_), np.zeros((components, 0, units), cell.dtype)
+        self._no_data = (np.zeros((1, 0), cell.dtype),) * 2  # where D and I are not wanted
         self._turn = threading.Lock()
 
     def window(self) -> Window:
@@ -101,8 +108,7 @@ class HostCell:
         batch : int
             Sequences.
         places : tuple of int
-            Addresses of the input, (batch, inputs), and of the state's two components,
-            (batch, units); without a second one, any.
+            Addresses of x, (batch, inputs), of h and of c, (batch, units); without a c, any.
         wants : int
             1: the gradient of the input may be asked for; 2: that of the weights; 3: both; or 0.
         sure : bool
@@ -127,24 +133,27 @@ class HostCell:
         new_state = np.empty((components, batch, units), self.dtype)
         with self._turn:
             if not wants & 2:
-                changed, outcome = host_step(
-                    self.words, parts, *places, wants, 0, self._no_starts, self._no_last, new_state,
-                    d_pre, self._none, self._none,
-                )  # fmt: skip
-                self.version += changed
-                if outcome != FINE:
-                    raise_fault(outcome, batch)
+                self._run(
+                    batch, parts, places, wants, *self._untold, new_state, d_pre, *self._no_data
+                )
                 return new_state, Ticket(window, 0, self.version, d_pre) if wants else None
             step, told, starts = window.open(batch, sure, learnable)
-            changed, outcome = host_step(
-                self.words, parts, *places, wants, told, starts, window.last, new_state, d_pre,
-                step.dynamics_data, step.immediate_data,
-            )  # fmt: skip
-            self.version += changed
-            if outcome != FINE:
+            try:
+                self._run(
+                    batch, parts, places, wants, told, starts, window.last, new_state, d_pre,
+                    step.dynamics_data, step.immediate_data,
+                )  # fmt: skip
+            except (FloatingPointError, ValueError):
                 window.discard(step)
-                raise_fault(outcome, batch)
+                raise
             return new_state, window.enter(step, starts, self.version, d_pre)
+
+    def _run(self, batch: int, *given: Any) -> None:
+        """Run the kernel on what it is given, and raise what it has found."""
+        changed, outcome = host_step(self.words, *given)
+        self.version += changed
+        if outcome != FINE:
+            raise_fault(outcome, batch)
 
     def input_gradient(self, ticket: Ticket, state_grad: NDArray[Any]) -> NDArray[Any]:
         """Return ∂L_t/∂x of a step, (batch, inputs), from δ, (batch, states).

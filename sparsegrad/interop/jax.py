@@ -44,10 +44,10 @@ from sparsegrad.interop.addresses import (
     present,
     program_arrays,
     program_sizes,
+    require_known,
 )
 from sparsegrad.kernels.influence.panels import panels_update
 from sparsegrad.kernels.interop import xla
-from sparsegrad.kernels.interop.embed import KINDS
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.memory import require_memory
 
@@ -85,14 +85,13 @@ class SnapStep:
     Raises
     ------
     TypeError
-        If the cell is not one of ours, or is of float64 while JAX has no float64.
+        If the cell is not a GRU, LSTM or RNN of ours, or is of float64 while JAX has no float64.
     RuntimeError
         If compilation is switched off.
     """
 
     def __init__(self, cell: Cell, n: int | None = 2) -> None:
-        if not isinstance(cell, Cell) or cell.kind.update not in KINDS:
-            raise TypeError(f"cell must be a GRU, LSTM or RNN of sparsegrad, got {cell!r}")
+        require_known(cell)
         self._dtype = cell.dtype.name
         if jnp.asarray(np.zeros(0, cell.dtype)).dtype != cell.dtype:
             raise TypeError(

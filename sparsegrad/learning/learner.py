@@ -16,6 +16,7 @@ from sparsegrad.learning.chunk import Slices, check_chunk, raise_fault
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
 from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
+from sparsegrad.registry import METHODS, listed
 from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.system.checks import integer, plain, threads_wanted
 from sparsegrad.system.memory import aligned_zeros
@@ -35,8 +36,9 @@ class OnlineLearner(SetOnce):
         The recurrent cell; its weights are trained in place.
     readout : Linear or MLP
         Outputs and loss.
-    method : SnAp, RTRL, BPTT, UORO or RFLO
-        How the gradient of the cell's weights is found.
+    method : Method
+        How the gradient of the cell's weights is found: ``SnAp(2)``, ``BPTT()``, or another row of
+        ``sparsegrad.registry.METHODS``.
     optimizer : SGD, Adam or AdamW
         How it is spent, on the weights that exist and on the readout.
     batch : int
@@ -86,9 +88,8 @@ class OnlineLearner(SetOnce):
         _require(cell, "cell", (Cell,), "a cell such as GRU(...)")
         _require(readout, "readout", (Linear, MLP), "Linear(...) or MLP(...)")
         if isinstance(method, type) or not hasattr(method, "engine"):
-            raise TypeError(
-                f"method must be SnAp(n), RTRL(), BPTT(), UORO() or RFLO(), got {method!r}"
-            )
+            known = listed(f"{row.type_name}({row.number})" for row in METHODS.values())
+            raise TypeError(f"method must be {known}, got {method!r}")
         _require(optimizer, "optimizer", (SGD, Adam, AdamW), "SGD(...), Adam(...) or AdamW(...)")
         self.cell, self.readout, self.method, self.optimizer = cell, readout, method, optimizer
         self.batch = integer("batch", batch, least=1, most=2**31 - 1)
