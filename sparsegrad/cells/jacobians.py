@@ -73,8 +73,6 @@ def dynamics_pattern(cell: Net) -> "tuple[csr_array, Dynamics]":
     Dynamics
         What each value is the sum of, for `kernels.cells.dynamics_values`.
     """
-    from scipy.sparse import csr_array  # 0.2 s to import, as above
-
     states = cell.units * cell.kind.components
     own_row, own_column, own_source = _own_entries(cell)
     run_length, run_source, weight, weight_row, weight_column = _weight_entries(cell)
@@ -82,12 +80,7 @@ def dynamics_pattern(cell: Net) -> "tuple[csr_array, Dynamics]":
         [own_column, weight_column]
     )
     unique, place = np.unique(keys, return_inverse=True)
-    row, column = unique // states, unique % states
-    indptr = np.searchsorted(row, np.arange(states + 1)).astype(np.int64)
-    pattern = csr_array(
-        (np.ones(unique.size, bool), column.astype(np.int32), indptr), shape=(states, states)
-    )
-    return pattern, Dynamics(
+    return _of_codes(unique, states), Dynamics(
         own_place=place[: own_row.size].astype(np.int32),
         own_source=own_source.astype(np.int32),
         run_indptr=np.concatenate([[0], np.cumsum(run_length)]).astype(np.int64),
@@ -95,6 +88,39 @@ def dynamics_pattern(cell: Net) -> "tuple[csr_array, Dynamics]":
         weight=weight.astype(np.int32),
         place=place[own_row.size :].astype(np.int32),
     )
+
+
+def dynamics_alone(cell: Net) -> "csr_array":
+    """Return the pattern of D that `dynamics_pattern` has, without where its values come from."""
+    partials, n_maps, units = cell.kind.partials, len(cell.kind.maps), cell.units
+    states = units * cell.kind.components
+    own_row, own_column, _ = _own_entries(cell)
+    codes = [own_row * states + own_column]
+    for g in range(n_maps):
+        start = cell.maps.indptr[g:-1:n_maps]
+        count = cell.maps.recurrent_end[g::n_maps] - start
+        weight = np.arange(count.sum()) + np.repeat(start - (np.cumsum(count) - count), count)
+        into_h = np.repeat(np.arange(units) * states, count) + cell.maps.indices[weight]
+        for c in partials.map_components[partials.map_indptr[g] : partials.map_indptr[g + 1]]:
+            codes.append(into_h + int(c) * units * states)
+    return _of_codes(sorted_unique(np.concatenate(codes)), states)
+
+
+def sorted_unique(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each code once, in order."""
+    codes = np.sort(codes)  # np.unique hashes since NumPy 2.3: several times slower on millions
+    first = np.ones(len(codes), dtype=bool)
+    np.not_equal(codes[1:], codes[:-1], out=first[1:])
+    return codes[first]
+
+
+def _of_codes(codes: NDArray[np.int64], states: int) -> "csr_array":
+    """Return the square pattern of sorted codes row * states + column."""
+    from scipy.sparse import csr_array  # 0.2 s to import, as above
+
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(codes // states, minlength=states))])
+    column = (codes % states).astype(np.int32)
+    return csr_array((np.ones(codes.size, bool), column, indptr), shape=(states, states))
 
 
 def _row_of_weight(cell: Net) -> NDArray[np.int64]:

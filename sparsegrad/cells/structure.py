@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
+from sparsegrad.cells.jacobians import (
+    dynamics_alone,
+    immediate_pattern,
+    own_pattern,
+    sorted_unique,
+)
 from sparsegrad.cells.kind import CellKind
 from sparsegrad.kernels.cells.maps import Maps
 from sparsegrad.registry import CELLS
@@ -108,7 +113,7 @@ def structure(
     driven = _drawn(rng, kind, "weight_ih", (units, inputs), sparsity, gate_masks)
     net = _Net(kind, units, _maps(kind, units, inputs, recurrent, driven))
     return Structure(
-        dynamics_pattern(net)[0],
+        dynamics_alone(net),
         immediate_pattern(net),
         sum(map(len, recurrent.values())),
         own_pattern(net),
@@ -168,9 +173,9 @@ def _maps(
         (recurrent_end, inputs, driven, units),
     ):
         for g, places in masks.items() if width else ():
-            unit = places // width
-            nth = np.arange(unit.size) - np.searchsorted(unit, unit)
-            indices[first[unit * n_maps + g] + nth] = offset + places % width
+            counts = np.bincount(places // width, minlength=units)
+            shift = first[g::n_maps] - (np.cumsum(counts) - counts)  # places are sorted by unit
+            indices[np.arange(places.size) + np.repeat(shift, counts)] = offset + places % width
     return Maps(indptr, recurrent_end, indices, np.empty(0))
 
 
@@ -197,16 +202,8 @@ def _subset(rng: np.random.Generator, places: int, count: int) -> NDArray[np.int
     found = np.empty(0, dtype=np.int64)
     while len(found) < count:
         more = rng.integers(places, size=count - len(found) + count // 8 + 16)
-        found = _sorted_unique(np.concatenate([found, more]))
+        found = sorted_unique(np.concatenate([found, more]))
     if len(found) > count:
         surplus = rng.choice(len(found), size=len(found) - count, replace=False, shuffle=False)
         found = np.delete(found, surplus)
     return found
-
-
-def _sorted_unique(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    # np.unique hashes since NumPy 2.3, which is several times slower on millions of codes
-    codes = np.sort(codes)
-    first = np.ones(len(codes), dtype=bool)
-    np.not_equal(codes[1:], codes[:-1], out=first[1:])
-    return codes[first]
