@@ -57,6 +57,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sparsegrad"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
@@ -120,6 +122,16 @@ def _copy_mathjax(app, exception):
     shutil.copy(source / "tex-chtml.js", target)
 
 
+def _lead_back(app, pagename, templatename, context, doctree):
+    """Lead a page of source back to names that are documented in a module below the package.
+
+    viewcode takes them to be where the file's first name is; a page of ours is named as its object.
+    """
+    if pagename.startswith("_modules/"):
+        wrong = r"(/(sparsegrad\.[\w.]+\.(\w+))\.html#)sparsegrad\.\3(?=[\".])"
+        context["body"] = re.sub(wrong, r"\1\2", context["body"])
+
+
 class CommandHelp(Directive):
     """`command-help`: the texts of --help of every command, as the parser writes them."""
 
@@ -142,3 +154,4 @@ def setup(app):
     os.environ.setdefault("MPLBACKEND", "agg")
     app.add_directive("command-help", CommandHelp)
     app.connect("build-finished", _copy_mathjax)
+    app.connect("html-page-context", _lead_back)

@@ -18,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="docs/ is not here")
+HERE = "http://site/"  # the links of a page are resolved against it
 SIZES = {"desktop": (1280, 900, False), "phone": (390, 844, True)}
 
 
@@ -85,12 +86,12 @@ def test_no_link_is_dead_and_nothing_is_loaded_from_outside(site, pages):
     dead = []
     for name, page in pages.items():
         for link in page.links + page.loads:
-            target, place = urldefrag(urljoin(f"site:///{name}", link))
-            if not target.startswith("site:///"):
+            target, place = urldefrag(urljoin(HERE + name, link))
+            if not target.startswith(HERE):
                 if link in page.loads and not link.startswith("data:"):
                     dead.append((name, link, "is loaded from outside"))
                 continue
-            target = unquote(target.removeprefix("site:///").partition("?")[0])
+            target = unquote(target.removeprefix(HERE).partition("?")[0])
             target += "index.html" if target.endswith("/") or not target else ""
             if not (site / target).is_file():
                 dead.append((name, link, "no such file"))
@@ -132,6 +133,7 @@ def browser(site, tmp_path_factory):
     yield chromium, f"http://127.0.0.1:{server.server_port}/"
     chromium.quit()
     server.shutdown()
+    server.server_close()
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -194,9 +196,10 @@ def test_search_finds_a_page(browser):
 
     chromium, address = browser
     chromium.get(address + "search.html?q=supernode")
-    results = WebDriverWait(chromium, 30).until(
-        lambda page: page.find_elements("css selector", "#search-results li a")
+    WebDriverWait(chromium, 30).until(  # results come one by one
+        lambda page: "finished" in page.find_element("id", "search-results").text.lower()
     )
+    results = chromium.find_elements("css selector", "#search-results li a")
     titles = [result.text for result in results]
     assert "Panels" in " ".join(titles)
     chromium.get(results[0].get_attribute("href"))
