@@ -19,7 +19,7 @@ from sparsegrad.cells.functions import sigmoid, tanh
 
 
 def leaky(h, a, b):
-    """The state, then what each map gives; returns the new state."""
+    """Return the new state from the old one and from what each map gives."""
     z = sigmoid(b)
     return (1 - z) * h + z * tanh(a)
 
@@ -121,5 +121,5 @@ except ValueError as error:
     print(error)
 
 # %%
-# In a file of its own, decorate such a function with ``numba.njit(cache=True)``: it is then compiled
-# once. The code of a formula is kept in Numba's cache folder in any case.
+# In a file of its own, decorate such a function with ``numba.njit(cache=True)``: it is then
+# compiled once. The code of a formula is kept in Numba's cache folder in any case.
