@@ -402,9 +402,9 @@ def bad_calls() -> list[tuple[str, Any, type[Exception], str]]:
         ("axis", lambda: learner.run(xs[0], targets), ValueError, "(T, 2, 3), got (2, 3)"),
         (
             "dtype",
-            lambda: learner.run(xs.astype("f4"), targets),
+            lambda: learner.run(xs.astype(complex), targets),
             TypeError,
-            "xs must be float64 as the cell is, got float32",
+            "xs must be float64 as the cell is, got complex128",
         ),
         ("steps", lambda: learner.run(xs, targets[:3]), ValueError, "shape (4, 2), got (3, 2)"),
         ("class", lambda: learner.run(xs, off), ValueError, "got 4 at step 2, batch element 1"),
@@ -441,9 +441,9 @@ def bad_calls() -> list[tuple[str, Any, type[Exception], str]]:
         ),
         (
             "value dtype",
-            lambda: make(readout=Linear(2)).run(xs, np.zeros((4, 2, 2), "f4")),
+            lambda: make(readout=Linear(2)).run(xs, np.zeros((4, 2, 2), bool)),
             TypeError,
-            "targets must be float64",
+            "targets must be float64 as the cell is, got booleans",
         ),
         ("method", lambda: make(method="snap"), TypeError, "method must be SnAp(n), RTRL()"),
         ("method class", lambda: make(method=RTRL), TypeError, "method must be SnAp(n), RTRL()"),

@@ -204,6 +204,29 @@ def loss_and_error(
     return total
 
 
+@njit(cache=True, nogil=True)
+def to_probabilities(
+    loss: int,
+    outputs: NDArray[np.floating],  # (n, outputs)  in/out
+) -> None:
+    """Turn outputs into probabilities, as `loss_and_error` forms them; values stay values."""
+    zero, half = outputs.dtype.type(0), outputs.dtype.type(0.5)
+    for i in range(outputs.shape[0]):
+        if loss == CROSS_ENTROPY:
+            top = outputs[i, 0]
+            for o in range(1, outputs.shape[1]):
+                top = max(top, outputs[i, o])
+            mass = zero
+            for o in range(outputs.shape[1]):
+                outputs[i, o] = np.exp(outputs[i, o] - top)
+                mass += outputs[i, o]
+            for o in range(outputs.shape[1]):
+                outputs[i, o] /= mass
+        elif loss == BINARY_CROSS_ENTROPY:
+            for o in range(outputs.shape[1]):
+                outputs[i, o] = half + half * np.tanh(half * outputs[i, o])
+
+
 @into_caller
 def readout_outputs(
     readout: Readout,  # in

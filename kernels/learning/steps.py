@@ -33,6 +33,7 @@ class Chunk(NamedTuple):
     scales: NDArray[np.floating]  # (T, B) weight of each loss, divided by B; 0: not scored
     resets: NDArray[np.bool_]  # (T, B) a sequence starts here
     losses: NDArray[np.float64]  # (T,) out
+    outputs: NDArray[np.floating]  # (T, B, outputs) out: y before the update; (0, 0, 0): not asked
     first: int  # step to go on from
     pause: int  # step to come back at, where the method holds nothing back: for signals
 
@@ -249,10 +250,16 @@ def observe(
             return BAD_STATE, group * abreast + lane
         first = group * abreast
         last = min(first + abreast, chunk.xs.shape[1])
-        if not any_scored(chunk.scales[t, first:last]):
+        scored = any_scored(chunk.scales[t, first:last])
+        if scored or chunk.outputs.size > 0:
+            readout_outputs(learner.readout, abreast, new_state[0], streams.features[group], error)
+        if chunk.outputs.size > 0:
+            for b in range(first, last):
+                for o in range(chunk.outputs.shape[2]):
+                    chunk.outputs[t, b, o] = error[o * abreast + b - first]
+        if not scored:
             error[:] = 0
             continue
-        readout_outputs(learner.readout, abreast, new_state[0], streams.features[group], error)
         for b in range(first, last):
             target_class = chunk.classes[t, b] if loss == CROSS_ENTROPY else 0
             fault, part_loss = score_stream(

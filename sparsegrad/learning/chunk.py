@@ -11,7 +11,7 @@ from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning import steps as kernels
 from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import Outcome
-from sparsegrad.system.checks import behaved, plain
+from sparsegrad.system.checks import behaved, numbers, plain
 
 _FAULTS = {
     kernels.BAD_INPUT: "xs must be finite, got NaN or infinity",
@@ -33,6 +33,8 @@ def check_chunk(
     targets: NDArray[Any],
     weights: NDArray[Any] | None,
     resets: NDArray[np.bool_] | None,
+    *,
+    outputs: bool = False,
 ) -> kernels.Chunk:
     """Check the data of a call, as `OnlineLearner.run` has it; the loop itself looks for NaN.
 
@@ -44,22 +46,40 @@ def check_chunk(
     TypeError, ValueError
         If an array has the wrong shape or dtype, or a class is out of range.
     """
+    chunk = unscored(cell, readout, batch, xs, resets, outputs)
+    lead, dtype = chunk.scales.shape, cell.dtype
+    chunk.scales[:] = 1.0 / batch
+    if weights is not None:
+        given = _batched(batch, plain("weights", weights), 1)
+        chunk.scales[:] *= _weights(given, lead, dtype)
+    if readout.loss == "cross_entropy":
+        targets = _batched(batch, plain("targets", targets), 1)
+        return chunk._replace(classes=_classes(targets, readout.outputs, chunk.scales))
+    targets = _batched(batch, numbers("targets", targets, dtype), 2)
+    _require_array("targets", targets, (*lead, readout.outputs), "f")
+    return chunk._replace(values=behaved(targets))
+
+
+def unscored(
+    cell: Cell,
+    readout: Linear | MLP,
+    batch: int,
+    xs: NDArray[Any],
+    resets: NDArray[np.bool_] | None,
+    outputs: bool,
+) -> kernels.Chunk:
+    """Check the inputs of a call, for steps that nothing scores; the arguments of `check_chunk`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array has the wrong shape or dtype.
+    """
     dtype = cell.dtype
-    xs = _batched(batch, plain("xs", xs), 2)
-    if xs.dtype != dtype:
-        raise TypeError(f"xs must be {dtype} as the cell is, got {xs.dtype}")
+    xs = _batched(batch, numbers("xs", xs, dtype), 2)
     if xs.ndim != 3 or xs.shape[1:] != (batch, cell.inputs):
         raise ValueError(f"xs must have shape (T, {batch}, {cell.inputs}), got {xs.shape}")
     lead = xs.shape[:2]
-    scales = np.full(lead, 1.0 / batch, dtype)
-    if weights is not None:
-        scales *= _weights(_batched(batch, plain("weights", weights), 1), lead, dtype)
-    classes, values = np.empty((0, 0), np.int64), np.empty((*lead, 0), dtype)
-    targets = plain("targets", targets)
-    if readout.loss == "cross_entropy":
-        classes = _classes(_batched(batch, targets, 1), readout.outputs, scales)
-    else:
-        values = _values(_batched(batch, targets, 2), (*lead, readout.outputs), dtype)
     if resets is None:
         resets = np.zeros(lead, bool)
     else:
@@ -68,11 +88,12 @@ def check_chunk(
         resets = resets.copy(order="C")
     return kernels.Chunk(
         xs=behaved(xs),
-        classes=classes,
-        values=values,
-        scales=scales,
+        classes=np.empty((0, 0), np.int64),
+        values=np.empty((*lead, 0), dtype),
+        scales=np.zeros(lead, dtype),
         resets=resets,
         losses=np.zeros(lead[0]),
+        outputs=np.empty((*lead, readout.outputs) if outputs else (0, 0, 0), dtype),
         first=0,
         pause=lead[0],
     )
@@ -147,7 +168,7 @@ def _batched(batch: int, array: NDArray[Any], ndim: int) -> NDArray[Any]:
 
 
 def _weights(weights: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    _require_array("weights", weights, shape, "f")
+    _require_array("weights", weights, shape, "fiu")
     with np.errstate(over="ignore"):
         weights = weights.astype(dtype)
     if not np.isfinite(weights).all():
@@ -171,15 +192,8 @@ def _classes(targets: NDArray[Any], outputs: int, scales: NDArray[Any]) -> NDArr
     return targets.astype(np.int64, copy=False)
 
 
-def _values(targets: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if targets.dtype != dtype:
-        raise TypeError(f"targets must be {dtype} as the cell is, got {targets.dtype}")
-    _require_array("targets", targets, shape, "f")
-    return behaved(targets)
-
-
 def _require_array(name: str, array: NDArray[Any], shape: tuple[int, ...], kinds: str) -> None:
-    words = {"f": "floats", "b": "booleans", "iu": "integers"}
+    words = {"f": "floats", "fiu": "numbers", "b": "booleans", "iu": "integers"}
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name} must be {words[kinds]}, got {array.dtype}")
     if array.shape != shape:

@@ -3,22 +3,25 @@
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning import steps as kernels
+from sparsegrad.kernels.learning.readouts import to_probabilities
 from sparsegrad.kernels.vectors.simd import SLACK
 from sparsegrad.learning.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from sparsegrad.learning.chunk import Slices, check_chunk, raise_fault
+from sparsegrad.learning.chunk import Slices, check_chunk, raise_fault, unscored
+from sparsegrad.learning.generation import generate
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
 from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
+from sparsegrad.methods.bptt import RollingEngine
 from sparsegrad.registry import METHODS, listed
 from sparsegrad.symbolic.pattern import ReachPattern
-from sparsegrad.system.checks import integer, plain, threads_wanted
+from sparsegrad.system.checks import flag, integer, numbers, plain, threads_wanted
 from sparsegrad.system.memory import aligned_zeros
 from sparsegrad.system.ownership import SetOnce, refuse_second
 from sparsegrad.system.schema import require_arrays
@@ -103,7 +106,9 @@ class OnlineLearner(SetOnce):
         self._streams = self._new_streams(self._engine.layout)
         self._loop = self._new_loop(every, self._engine.layout)
         self._turn = threading.Lock()
-        self._slices = {name: Slices() for name in ("run", "gradient", "evaluate")}
+        calls = "run", "gradient", "evaluate", "predict", "follow"
+        self._slices = {name: Slices() for name in calls}
+        self._scratch: tuple[kernels.Streams, kernels.Steps] | None = None
         self._last = np.zeros(0), 0  # losses of the last call, and the steps done before it
 
     def step(
@@ -138,13 +143,37 @@ class OnlineLearner(SetOnce):
         FloatingPointError
             If the state, the loss or the gradient stops being finite.
         """
+        dtype = self.cell.dtype
+        classes = self.readout.loss == "cross_entropy"
         losses = self.run(
-            plain("x", x)[None],
-            plain("target", target)[None],
+            numbers("x", x, dtype)[None],
+            (plain("target", target) if classes else numbers("target", target, dtype))[None],
             None if weight is None else plain("weight", weight)[None],
             None if reset is None else plain("reset", reset)[None],
         )
         return float(losses[0])
+
+    @overload
+    def run(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+        *,
+        outputs: Literal[False] = False,
+    ) -> NDArray[np.float64]: ...
+
+    @overload
+    def run(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+        *,
+        outputs: Literal[True],
+    ) -> tuple[NDArray[np.float64], NDArray[np.floating]]: ...
 
     def run(
         self,
@@ -152,24 +181,31 @@ class OnlineLearner(SetOnce):
         targets: NDArray[Any],
         weights: NDArray[Any] | None = None,
         resets: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.float64]:
+        *,
+        outputs: bool = False,
+    ) -> Any:
         """Learn from T time steps in one compiled call.
 
         Parameters
         ----------
         xs : float array, (T, batch, inputs)
-            Of the cell's dtype.
+            Of the cell's dtype, or numbers that it has too; lists are taken and rounded.
         targets : int array, (T, batch), or float array, (T, batch, outputs)
             Classes for cross-entropy, values otherwise.
         weights : float array, (T, batch), optional
             Weight of each loss; 0 scores nothing. Default: 1.
         resets : bool array, (T, batch), optional
             Where a new sequence begins: state and influence start from zero at that step.
+        outputs : bool
+            Whether to return what was predicted at each step, too, before it was learned from.
 
         Returns
         -------
         float64 array, (T,)
             The loss of each step, averaged over the batch.
+        float array, (T, batch, outputs)
+            With `outputs`, as a pair with the losses: those that were scored, as :meth:`predict`
+            has them.
 
         Raises
         ------
@@ -181,19 +217,159 @@ class OnlineLearner(SetOnce):
         RuntimeError
             If the learner is busy in another thread.
         """
+        flag("outputs", outputs)
         refuse_second(self._turn, "learner")
         with self._turn:
-            chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+            chunk = check_chunk(
+                self.cell, self.readout, self.batch, xs, targets, weights, resets, outputs=outputs
+            )
             self._refuse_lost()
             self._last = chunk.losses, self.steps
             raise_fault(self._slices["run"].run(self._run_slice, chunk))
-        return chunk.losses
+            return (chunk.losses, self._predicted(chunk)) if outputs else chunk.losses
 
     def _run_slice(self, chunk: kernels.Chunk) -> Outcome:
         if self._width == 1:
             return self._engine.run(self._loop, chunk, self._streams)
         with parallel_turn(self._width):
             return self._engine.run(self._loop, chunk, self._streams)
+
+    def predict(
+        self, xs: NDArray[Any], resets: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.floating]:
+        """Return the outputs of the next step, or of the next steps; change nothing.
+
+        Parameters
+        ----------
+        xs : float array, (batch, inputs) or (T, batch, inputs)
+            Of the cell's dtype, or numbers that it has too. With a batch of one the batch axis may
+            be left out.
+        resets : bool array, (T, batch), optional
+            With T steps, where a new sequence begins.
+
+        Returns
+        -------
+        float array, (batch, outputs) or (T, batch, outputs)
+            In the cell's dtype, with the axes that came. Probabilities for the cross-entropies,
+            values otherwise: to the bit what :meth:`run` would score next.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError, RuntimeError
+            As for :meth:`run`.
+        """
+        xs = numbers("xs", xs, self.cell.dtype)
+        one = xs.ndim == (1 if self.batch == 1 else 2)
+        if one and resets is not None:
+            raise ValueError("resets must be left out with one step, got some: call reset() before")
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            chunk = unscored(
+                self.cell, self.readout, self.batch, xs[None] if one else xs, resets, True
+            )
+            self._refuse_lost()
+            streams, steps = self._set_out()
+            chunk.resets[:1] |= self._streams.pending
+            self._forward("predict", chunk, streams, steps)
+            return self._predicted(chunk).reshape(*xs.shape[:-1], self.readout.outputs)
+
+    def follow(
+        self, xs: NDArray[Any], resets: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.floating]:
+        """Go on through T time steps without targets: state and influence do, nothing is learned.
+
+        Weights, optimiser and the gradient summed so far stay as they are. With BPTT or a window,
+        the one under way ends before the steps followed, and its gradient is spent with that of
+        the next.
+
+        Parameters
+        ----------
+        xs : float array, (T, batch, inputs)
+            As for :meth:`run`.
+        resets : bool array, (T, batch), optional
+            Where a new sequence begins.
+
+        Returns
+        -------
+        float array, (T, batch, outputs)
+            What is predicted at each step, as :meth:`predict` has it.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError, RuntimeError
+            As for :meth:`run`.
+        """
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            chunk = unscored(self.cell, self.readout, self.batch, xs, resets, True)
+            self._refuse_lost()
+            engine, streams = self._engine, self._streams
+            loop, since = self._loop._replace(update_every=0), int(streams.since[0])
+            self._last = np.zeros(0), self.steps
+
+            def forward(part: kernels.Chunk) -> Outcome:
+                with parallel_turn(self._width):
+                    return engine.run(loop, part, streams)
+
+            with parallel_turn(self._width):
+                engine.flush(loop)
+            try:
+                raise_fault(self._slices["follow"].run(forward, chunk))
+            finally:
+                with parallel_turn(self._width):
+                    engine.flush(loop)
+                streams.since[0] = 0 if _decides(self.method) else since
+            return self._predicted(chunk)
+
+    def generate(
+        self,
+        prompt: NDArray[np.integer],
+        steps: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> NDArray[np.int64]:
+        """Continue a sequence of classes, each drawn from its probabilities; change nothing.
+
+        The cell must take what the readout gives: a class as a one-hot input. The sequence goes on
+        from the learner's own state; call :meth:`reset` before for one that begins.
+
+        Parameters
+        ----------
+        prompt : int array, (T,) or (T, batch)
+            Classes that come first, at least one. A prompt without batch axis goes to every stream.
+        steps : int
+            Classes to draw.
+        temperature : float
+            Divides the logarithms of the probabilities; 0 takes the likeliest class.
+        seed : int
+            Of the draws.
+
+        Returns
+        -------
+        int64 array, (steps,) or (steps, batch)
+            Without the batch axis where a batch of one got a prompt without it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the readout has no classes, or as many as the cell has no inputs; or if an argument
+            is out of range.
+        FloatingPointError, RuntimeError
+            As for :meth:`run`.
+        """
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            self._refuse_lost()
+            streams, inner = self._set_out()
+
+            def ahead(xs: NDArray[Any]) -> NDArray[np.floating]:
+                chunk = unscored(self.cell, self.readout, self.batch, xs, None, True)
+                self._forward("predict", chunk, streams, inner)
+                return self._predicted(chunk)[-1]
+
+            return generate(
+                self.cell, self.readout, self.batch, ahead, prompt, steps, temperature, seed
+            )
 
     def gradient(
         self,
@@ -273,15 +449,9 @@ class OnlineLearner(SetOnce):
         refuse_second(self._turn, "learner")
         with self._turn:
             chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
-            update = self.cell.kind.compiled(self.cell.dtype)
-            layout = self._engine.layout
-            streams, steps = self._new_streams(layout), layout.steps(self.cell, self.batch, 1)
-
-            def forward(part: kernels.Chunk) -> Outcome:
-                with parallel_turn(self._width):
-                    return Outcome(*kernels.run_forward(update, self._loop, part, streams, steps))
-
-            raise_fault(self._slices["evaluate"].run(forward, chunk))
+            streams, steps = self._ahead()
+            streams.state[:] = 0
+            self._forward("evaluate", chunk, streams, steps)
             return chunk.losses
 
     def parameters(self) -> dict[str, NDArray[Any]]:
@@ -462,15 +632,18 @@ class OnlineLearner(SetOnce):
             If the influence would not fit in memory.
         """
         method, arrays = checkpoint.method, checkpoint.arrays
-        learner = cls(
-            checkpoint.cell,
-            checkpoint.readout,
-            method,
-            checkpoint.optimizer,
-            batch=checkpoint.batch,
-            update_every=None if _decides(method) else checkpoint.update_every,
-            threads=threads,
-        )
+        try:
+            learner = cls(
+                checkpoint.cell,
+                checkpoint.readout,
+                method,
+                checkpoint.optimizer,
+                batch=checkpoint.batch,
+                update_every=None if _decides(method) else checkpoint.update_every,
+                threads=threads,
+            )
+        except MemoryError as error:
+            raise MemoryError(f"{checkpoint.source}: {error}") from None
         learner._streams.steps[0] = checkpoint.counts["steps"]
         learner._memory.updates[0] = checkpoint.counts["updates"]
         learner._streams.since[0] = checkpoint.counts["since"]
@@ -512,6 +685,41 @@ class OnlineLearner(SetOnce):
             kept = self.checkpoint()
             arrays = {name: array.copy() for name, array in kept.arrays.items()}
             return type(self).from_checkpoint, (kept._replace(arrays=arrays), self._threads)
+
+    def _ahead(self) -> tuple[kernels.Streams, kernels.Steps]:
+        """Return streams for a forward pass beside the learner's own; kept for the next one."""
+        if self._scratch is None:
+            layout = self._engine.layout
+            self._scratch = self._new_streams(layout), layout.steps(self.cell, self.batch, 1)
+        return self._scratch
+
+    def _set_out(self) -> tuple[kernels.Streams, kernels.Steps]:
+        """Return scratch streams in the state that the next step sets out from."""
+        streams, steps = self._ahead()
+        streams.state[:] = self._streams.state
+        if isinstance(self._engine, RollingEngine):
+            start, xs, resets = self._engine.replayed()
+            if len(xs):
+                streams.state[:] = start
+                held = unscored(self.cell, self.readout, self.batch, xs, resets, False)
+                self._forward("predict", held, streams, steps)
+        return streams, steps
+
+    def _forward(
+        self, call: str, chunk: kernels.Chunk, streams: kernels.Streams, steps: kernels.Steps
+    ) -> None:
+        update = self.cell.kind.compiled(self.cell.dtype)
+
+        def forward(part: kernels.Chunk) -> Outcome:
+            with parallel_turn(self._width):
+                return Outcome(*kernels.run_forward(update, self._loop, part, streams, steps))
+
+        raise_fault(self._slices[call].run(forward, chunk))
+
+    def _predicted(self, chunk: kernels.Chunk) -> NDArray[np.floating]:
+        """Return the outputs of a chunk as the user sees them."""
+        to_probabilities(LOSSES[self.readout.loss], chunk.outputs.reshape(-1, self.readout.outputs))
+        return chunk.outputs
 
     def _refuse_lost(self) -> None:
         if self._streams.since[0] < 0:

@@ -183,6 +183,11 @@ class RollingEngine:
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""
 
+    def replayed(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+        """Return the state before the steps that are held, their inputs and their resets."""
+        replay, held = self._replay, int(self._replay.held[0])
+        return replay.start, replay.xs[:held], self.steps.resets[:held]
+
     def fresh(self) -> "RollingEngine":
         """Return an engine for the same cell at the start of its sequences."""
         return RollingEngine(self.cell, self.batch, self.window, self.layout.threads)

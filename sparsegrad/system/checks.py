@@ -31,6 +31,19 @@ def integer(
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """Return True or False; 1 and "yes" are neither.
+
+    Raises
+    ------
+    TypeError
+        If it is another value.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def real(
     name: str,
     value: Any,
@@ -96,6 +109,40 @@ def plain(name: str, value: Any) -> NDArray[Any]:
             "or .filled() of a masked one"
         )
     return np.asarray(value)
+
+
+def numbers(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array of floats of a dtype: as it is, or converted where that changes no number.
+
+    What Python holds itself, numbers and lists of them, is rounded; an array of another dtype has
+    been given one on purpose, and must fit.
+
+    Raises
+    ------
+    TypeError
+        If it holds no real numbers, or such as the dtype does not have.
+    """
+    array = plain(name, value)
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind not in "fiu":
+        words = {
+            "O": "rows of unequal length, or what are no numbers",
+            "U": "text",
+            "b": "booleans",
+        }
+        raise TypeError(
+            f"{name} must be {dtype} as the cell is, got {words.get(array.dtype.kind, array.dtype)}"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = array.astype(dtype)
+        fits = np.array_equal(found.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+    if isinstance(value, np.ndarray | np.generic) and not fits:
+        raise TypeError(
+            f"{name} must be {dtype} as the cell is, got {array.dtype} with numbers that {dtype} "
+            f"does not have: round them by .astype({str(dtype)!r})"
+        )
+    return found
 
 
 def behaved(array: NDArray[Any]) -> NDArray[Any]:
