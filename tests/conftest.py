@@ -45,6 +45,7 @@ ABOVE_THE_KERNELS = [
     "fuzz/test_checkpoints.py",
     "fuzz/test_folders.py",
     "test_allocations.py",
+    "test_answers.py",
     "test_c.py",
     "test_checkpoint.py",
     "test_cli.py",

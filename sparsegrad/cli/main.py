@@ -15,7 +15,9 @@ from sparsegrad.cli.compare import add_compare
 from sparsegrad.cli.completion import add_completion
 from sparsegrad.cli.info import add_info
 from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, words_of
+from sparsegrad.cli.predict import add_predict
 from sparsegrad.cli.profile import add_profile
+from sparsegrad.cli.sample import add_sample
 from sparsegrad.cli.streams import close_streams, open_streams
 from sparsegrad.cli.train import add_train
 
@@ -78,7 +80,7 @@ def _parser() -> _Parser:
         "--version", action="version", version=f"sparsegrad {version(DISTRIBUTION)}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_profile, add_train, add_compare, add_info):
+    for add in (add_profile, add_train, add_compare, add_predict, add_sample, add_info):
         add(commands)
     add_completion(parser)
     return parser

@@ -205,7 +205,7 @@ class OnlineLearner(SetOnce):
             The loss of each step, averaged over the batch.
         float array, (T, batch, outputs)
             With `outputs`, as a pair with the losses: those that were scored, as :meth:`predict`
-            has them.
+            has them, without the batch axis where `xs` has none.
 
         Raises
         ------
@@ -226,7 +226,7 @@ class OnlineLearner(SetOnce):
             self._refuse_lost()
             self._last = chunk.losses, self.steps
             raise_fault(self._slices["run"].run(self._run_slice, chunk))
-            return (chunk.losses, self._predicted(chunk)) if outputs else chunk.losses
+            return (chunk.losses, self._predicted(chunk, xs)) if outputs else chunk.losses
 
     def _run_slice(self, chunk: kernels.Chunk) -> Outcome:
         if self._width == 1:
@@ -292,7 +292,8 @@ class OnlineLearner(SetOnce):
         Returns
         -------
         float array, (T, batch, outputs)
-            What is predicted at each step, as :meth:`predict` has it.
+            What is predicted at each step, as :meth:`predict` has it; without the batch axis where
+            `xs` has none.
 
         Raises
         ------
@@ -319,7 +320,7 @@ class OnlineLearner(SetOnce):
                 with parallel_turn(self._width):
                     engine.flush(loop)
                 streams.since[0] = 0 if _decides(self.method) else since
-            return self._predicted(chunk)
+            return self._predicted(chunk, xs)
 
     def generate(
         self,
@@ -716,10 +717,13 @@ class OnlineLearner(SetOnce):
 
         raise_fault(self._slices[call].run(forward, chunk))
 
-    def _predicted(self, chunk: kernels.Chunk) -> NDArray[np.floating]:
-        """Return the outputs of a chunk as the user sees them."""
+    def _predicted(
+        self, chunk: kernels.Chunk, xs: NDArray[Any] | None = None
+    ) -> NDArray[np.floating]:
+        """Return the outputs of a chunk as the user sees them, without the axis that `xs` lacks."""
         to_probabilities(LOSSES[self.readout.loss], chunk.outputs.reshape(-1, self.readout.outputs))
-        return chunk.outputs
+        left_out = self.batch == 1 and xs is not None and np.ndim(xs) == 2
+        return chunk.outputs[:, 0] if left_out else chunk.outputs
 
     def _refuse_lost(self) -> None:
         if self._streams.since[0] < 0:

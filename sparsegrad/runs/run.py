@@ -267,14 +267,7 @@ def open_run(given: dict[str, Any], path: Path, resume: bool) -> tuple[Settings,
         return Settings(**given), folder
     if not resume:
         raise ValueError(f"{path} holds a run: go on with it by --resume, or name another --out")
-    stored.pop(MARK, None)
-    where = str(path / "config.json")
-    try:
-        kept = Settings.read(stored, where)
-        Settings(**kept)
-    except (TypeError, ValueError) as error:
-        said = str(error)
-        raise ValueError(said if where in said else f"{where}: {said}") from None
+    kept = stored_settings(path / "config.json", stored)
     for name, value in given.items():
         if name not in (*CHANGEABLE, *MOVABLE) and kept.get(name) != value:
             raise ValueError(
@@ -282,6 +275,23 @@ def open_run(given: dict[str, Any], path: Path, resume: bool) -> tuple[Settings,
                 f"got {value}"
             )
     return Settings(**{**kept, **given}), folder
+
+
+def stored_settings(path: Path, stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run's config.json holds, checked.
+
+    Raises
+    ------
+    ValueError
+        If they are none; the message names the file.
+    """
+    try:
+        kept = Settings.read({k: v for k, v in stored.items() if k != MARK}, str(path))
+        Settings(**kept)
+    except (TypeError, ValueError) as error:
+        said = str(error)
+        raise ValueError(said if str(path) in said else f"{path}: {said}") from None
+    return kept
 
 
 def _fixed(settings: Settings) -> dict[str, Any]:

@@ -160,6 +160,26 @@ class Chars:
         self._fresh[:] = position["fresh"]
         self._rng.bit_generator.state = position["random"]
 
+    def encode(self, text: bytes) -> NDArray[np.int64]:
+        """Return the classes of some bytes, (len(text),).
+
+        Raises
+        ------
+        ValueError
+            If one of them does not occur in the text.
+        """
+        classes = self._code[np.frombuffer(text, np.uint8)].astype(np.int64)
+        if (classes < 0).any():
+            unknown = text[int((classes < 0).argmax())]
+            raise ValueError(
+                f"characters must be of those that {self._text.path} has, got {bytes([unknown])!r}"
+            )
+        return classes
+
+    def decode(self, classes: NDArray[np.int64]) -> bytes:
+        """Return the bytes of some classes."""
+        return np.flatnonzero(self._code >= 0).astype(np.uint8)[classes].tobytes()
+
     def _survey(self) -> tuple[NDArray[np.bool_], int]:
         """Return which bytes occur, and the checksum."""
         present, checksum = np.zeros(256, bool), 0

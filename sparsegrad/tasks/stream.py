@@ -4,7 +4,7 @@ import math
 import re
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -65,7 +65,7 @@ class Stream:
     ) -> None:
         self.batch, self.steps = batch, steps
         self._path, self._targets, self._dtype = path, targets, np.dtype(dtype)
-        self._table = _Npy(path) if path.suffix == ".npy" else _Csv(path)
+        self._table = open_table(path)
         rows, columns = self._table.shape
         if targets < 0 or columns - targets < 1:
             raise ValueError(
@@ -124,14 +124,49 @@ class Stream:
         self._at = position["at"]
 
     def _rows(self, start: int, count: int) -> NDArray[Any]:
-        rows = self._table.rows(start, count).astype(self._dtype)
-        if not np.isfinite(rows).all():
-            row, column = np.argwhere(~np.isfinite(rows))[0]
-            raise ValueError(
-                f"{self._path} must be finite in {self._dtype}, got {rows[row, column]} in row "
-                f"{start + row}, column {column}"
-            )
-        return rows
+        return read_rows(self._table, self._path, start, count, self._dtype)
+
+
+class Table(Protocol):
+    """A table of numbers in a file, a row per time step."""
+
+    shape: tuple[int, int]
+    fingerprint: int
+
+    def rows(self, start: int, count: int) -> NDArray[Any]:
+        """Return `count` rows from `start` on, (count, columns)."""
+
+
+def open_table(path: Path) -> Table:
+    """Open a table, by its name ``.npy`` or else CSV.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, or is no table of numbers.
+    """
+    return _Npy(path) if path.suffix == ".npy" else _Csv(path)
+
+
+def read_rows(
+    table: Table, path: Path, start: int, count: int, dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return rows of a table in a dtype, (count, columns).
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite there.
+    """
+    with np.errstate(over="ignore"):
+        rows = table.rows(start, count).astype(dtype)
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise ValueError(
+            f"{path} must be finite in {dtype}, got {rows[row, column]} in row {start + row}, "
+            f"column {column}"
+        )
+    return rows
 
 
 class _Npy:
