@@ -43,6 +43,7 @@ extensions = [
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["tutorials/*.rst"]  # the gallery's own header is read by the gallery
+smartquotes = False  # h' is a new state, not a quotation
 default_role = "py:obj"  # `reach` in a docstring is a link where there is such an object
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3

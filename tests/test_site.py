@@ -148,8 +148,17 @@ const done = arguments[0];
 const ready = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
 ready.then(() => {
   const faults = [];
-  const wide = document.documentElement.scrollWidth - window.innerWidth;
-  if (wide > 1) faults.push(`the page is ${wide} px wider than the window`);
+  const within = element => {  // what scrolls or is cut off within an element of the page is none
+    for (let e = element; e.tagName != "ARTICLE"; e = e.parentElement)
+      if (getComputedStyle(e).overflowX != "visible" || getComputedStyle(e).position == "absolute")
+        return true;
+    return false;
+  };
+  for (const element of document.querySelectorAll("article *")) {
+    const wide = element.getBoundingClientRect().right - document.documentElement.clientWidth;
+    if (wide > 1 && !within(element))
+      faults.push(`${element.outerHTML.slice(0, 60)} is ${wide} px wider than the window`);
+  }
   for (const image of document.querySelectorAll("article img"))
     if (!image.complete || !image.naturalWidth) faults.push(`${image.src} did not load`);
   for (const formula of document.querySelectorAll(".math"))
