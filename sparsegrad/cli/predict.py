@@ -48,8 +48,8 @@ def predict(arguments: argparse.Namespace) -> int:
                 for row in found.tolist():
                     print(*row, sep=",", file=file)
                 if wanted is not None:
-                    error = (found[: len(wanted)] - wanted).astype("f8")
-                    squares, count = squares + (error**2).sum(), count + error.size
+                    missed = (found[: len(wanted)] - wanted).astype("f8")
+                    squares, count = squares + (missed**2).sum(), count + missed.size
                 rows += len(found)
         finally:
             if new is not None:
