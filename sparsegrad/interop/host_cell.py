@@ -16,7 +16,9 @@ from sparsegrad.interop.addresses import (
     require_known,
     with_addresses,
 )
-from sparsegrad.interop.window import Ticket, Window, raise_fault
+from sparsegrad.interop.faults import raise_fault
+from sparsegrad.interop.waiting import Ticket
+from sparsegrad.interop.window import Window
 from sparsegrad.kernels.interop.embed import FINE, host_input_gradient, host_step
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 
@@ -81,9 +83,9 @@ class HostCell:
         self._no_data = (np.zeros((1, 0), cell.dtype),) * 2  # where D and I are not wanted
         self._turn = threading.Lock()
 
-    def window(self) -> Window:
-        """Return a J for sequences that have yet to begin."""
-        made = Window(self.pattern, self.dtype, self.threads, self.order, self.components)
+    def window(self, unrolls: bool = False) -> Window:
+        """Return a J for sequences that have yet to begin; see `Window` for `unrolls`."""
+        made = Window(self.pattern, self.dtype, self.threads, self.order, self.components, unrolls)
         made.owner = self
         return made
 

@@ -11,6 +11,12 @@ J belongs to the state that its last step returned. A state that is given back a
 row of zeros begins a sequence, and any other is refused, for its J is not here: so no step can take
 the J of another. `Saved` keeps the J of one state; it is copied only where both it and the steps
 after it are still wanted when J changes.
+
+A window that unrolls has a real graph through time: λ_t goes from step to step in the host's own
+backward pass. Wherever that graph ends, at a state that a backward pass has used up, that was
+detached or saved, J of that state takes over:
+
+    gradient = Σ_t I_tᵀ λ_t + J_0ᵀ (D_1ᵀ λ_1)
 """
 
 import os
@@ -23,6 +29,8 @@ from numpy.typing import NDArray
 
 from sparsegrad.influence.influence import Influence
 from sparsegrad.interop.addresses import program_arrays, program_sizes, with_addresses
+from sparsegrad.interop.saved import Saved, Store
+from sparsegrad.interop.waiting import Ticket, Waiting
 from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
 from sparsegrad.kernels.interop.embed import (
@@ -32,142 +40,9 @@ from sparsegrad.kernels.interop.embed import (
     add_in_order,
     host_influence_step,
 )
+from sparsegrad.kernels.interop.unrolled import pull_state, pull_weights
 from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern
-
-
-class Ticket:
-    """What the host's graph holds of a step; when the graph lets go, the step can be passed.
-
-    Attributes
-    ----------
-    window : Window
-        Whose step it is.
-    number : int
-        The step's place in the window's count.
-    version : int
-        The weights that it ran with.
-    d_pre : float array, (batch, components, maps, units), or None
-        ∂s'/∂a, where the gradient of the input may be asked for.
-    first : bool
-        Whether no step waited for its signal when this one was made.
-    """
-
-    __slots__ = ("__weakref__", "d_pre", "first", "number", "version", "window")
-
-    def __init__(
-        self, window: "Window", number: int, version: int, d_pre: Any, first: bool = False
-    ) -> None:
-        self.window, self.number, self.version = window, number, version
-        self.d_pre, self.first = d_pre, first
-
-
-class Waiting:
-    """A step that J has not passed yet: its D and I, (batch, nnz), and where J begins anew."""
-
-    __slots__ = ("dynamics_data", "immediate_data", "number", "resets", "ticket")
-
-    def __init__(self, dynamics_data: NDArray[Any], immediate_data: NDArray[Any]) -> None:
-        self.dynamics_data, self.immediate_data = dynamics_data, immediate_data
-        self.number = 0
-        self.resets: NDArray[np.bool_] | None = None
-        self.ticket: weakref.ref[Ticket] | None = None
-
-    def is_alive(self) -> bool:
-        """Whether a signal may still come."""
-        return self.ticket is not None and self.ticket() is not None
-
-
-class Store:
-    """J's values, and who counts on them: with more than one, whoever changes them copies."""
-
-    __slots__ = ("influence", "users")
-
-    def __init__(self, influence: Influence) -> None:
-        self.influence = influence
-        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-class Saved:
-    """J of some sequences after a step, and the state that it belongs to; it does not change.
-
-    Attributes
-    ----------
-    batch : int
-        Sequences; 0 before any began.
-    """
-
-    def __init__(self, window: "Window", number: int) -> None:
-        self._window, self._number = window, number
-        self._store: Store | None = None
-        self._fresh = window._fresh or window._new
-        self._resets = None if window._resets is None else window._resets.copy()
-        self._last = None if self._fresh else window.last.copy()
-
-    @property
-    def batch(self) -> int:
-        """Sequences; 0 before any began."""
-        return 0 if self._fresh else self._window.batch
-
-    def __repr__(self) -> str:
-        return f"Saved(batch={self.batch}, entries={self._window.pattern.nnz})"
-
-    def __getitem__(self, index: Any) -> "Saved":
-        """Return that of some of the sequences: an index, a slice, indices or a bool mask.
-
-        Raises
-        ------
-        IndexError
-            If there is no such sequence.
-        """
-        if self._fresh or self._last is None:
-            raise IndexError("there is no sequence yet: save after a first step")
-        if not isinstance(index, slice):
-            index = np.asarray(index, np.intp if np.size(index) == 0 else None)
-        chosen = np.atleast_1d(np.arange(self.batch)[index])
-        if not chosen.size:
-            raise IndexError("at least one sequence must be chosen, got none")
-        window, store = self._window.like(), self.store()
-        window.begin(chosen.size)
-        window._influence._panels[:] = store.influence._panels[chosen]
-        window.last[:] = self._last[:, chosen]
-        window._resets = None if self._resets is None else self._resets[chosen]
-        return window.save()
-
-    def settle(self, store: Store) -> None:
-        """Have J in `store`: the window is about to go on."""
-        self._store = store
-        store.users.add(self)
-
-    def store(self) -> Store:
-        """Return where J is, after the steps before it."""
-        if self._store is None:
-            self._window.settle(self)
-        assert self._store is not None
-        return self._store
-
-    @property
-    def pattern(self) -> ReachPattern:
-        """Of J."""
-        return self._window.pattern
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of J."""
-        return self._window.dtype
-
-    def resume(self, owner: Any) -> "Window":
-        """Return a window of `owner` that goes on from here.
-
-        It is the one that this came from, if that is its own and has not moved.
-        """
-        window = self._window
-        if self._store is None and window.count == self._number and window.owner is owner:
-            window._resets = None if self._resets is None else self._resets.copy()
-            return window
-        made = window.like(self)
-        made.owner = owner
-        return made
 
 
 class Window:
@@ -185,6 +60,9 @@ class Window:
         exists.
     components : int
         State numbers per unit.
+    unrolls : bool
+        Whether the host's graph goes from step to step: signals are λ_t, and J takes over where
+        it ends.
 
     Attributes
     ----------
@@ -208,9 +86,10 @@ class Window:
         threads: int,
         order: NDArray[np.int32],
         components: int = 1,
+        unrolls: bool = False,
     ) -> None:
         self.pattern, self.dtype, self.threads, self.order = pattern, dtype, threads, order
-        self.components = components
+        self.components, self.unrolls = components, unrolls
         self.count = self.passed = self.batch = 0
         self.per_stream: list[NDArray[Any]] | None = None
         self.held: Any = None
@@ -218,7 +97,7 @@ class Window:
         self.returned: Any = None
         self.address = 0
         self._waiting: deque[Waiting] = deque()
-        self._signals: list[tuple[int, NDArray[Any]]] = []
+        self._signals: list[tuple[int, NDArray[Any], NDArray[Any] | None]] = []
         self._saved: dict[int, weakref.WeakSet[Saved]] = {}
         self._store: Store | None = None
         self._fresh, self._trusts, self._new = True, False, False
@@ -231,7 +110,9 @@ class Window:
 
     def like(self, saved: Saved | None = None) -> "Window":
         """Return another window on the same pattern, from its beginning or from `saved`."""
-        made = Window(self.pattern, self.dtype, self.threads, self.order, self.components)
+        made = Window(
+            self.pattern, self.dtype, self.threads, self.order, self.components, self.unrolls
+        )
         made.owner = self.owner
         if saved is not None and not saved._fresh:
             store = saved.store()
@@ -312,8 +193,12 @@ class Window:
         """Take an opened step back: it was not made."""
         self._free.append(step)
 
-    def signal(self, ticket: Ticket, state_grad: NDArray[Any]) -> None:
+    def signal(
+        self, ticket: Ticket, state_grad: NDArray[Any], before: NDArray[Any] | None = None
+    ) -> None:
         """Hand in the learning signal of a step, (batch, states), for the next `gradient`.
+
+        With `before`, ∂L/∂s of the state that the step started from, where the graph ends there.
 
         Raises
         ------
@@ -321,26 +206,53 @@ class Window:
             If J is past this step.
         """
         self._require_order(ticket)
-        self._signals.append((ticket.number, state_grad))
+        self._signals.append((ticket.number, state_grad, before))
+
+    def pull(self, ticket: Ticket, state_grad: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+        """Return Dᵀ λ of a step, (batch, states), and whether J is already at the state before it.
+
+        Raises
+        ------
+        RuntimeError
+            If J is past this step.
+        """
+        self._require_order(ticket)
+        step, before = self._waiting[ticket.number - self._waiting[0].number], state_grad.copy()
+        pattern = self.pattern
+        pull_state(
+            pattern.dynamics_indptr, pattern.dynamics_indices, step.dynamics_data, state_grad,
+            before,
+        )  # fmt: skip
+        if step.resets is not None:
+            before[step.resets] = 0
+        return before, self.passed == ticket.number - 1
 
     def gradient(self, signals: int) -> NDArray[Any]:
         """Return Σ_t J_tᵀ δ_t over the last signals handed in, in the host's order, (size,).
 
-        Older ones, of backward passes that did not ask for the weights, are dropped.
+        Of a window that unrolls, Σ_t I_tᵀ λ_t and J_0ᵀ ∂L/∂s_0 where its graph ends. Older ones, of
+        backward passes that did not ask for the weights, are dropped.
 
         Raises
         ------
         FloatingPointError
             If it is not finite.
         """
-        wanted = dict(self._signals[len(self._signals) - signals :])
+        wanted = {number: rest for number, *rest in self._signals[len(self._signals) - signals :]}
         self._signals.clear()
-        grad, last = self._no_gradient(), max(wanted, default=0)
-        finite = self._again(wanted[self.passed], grad) if self.passed in wanted else True
+        grad, last, finite = self._no_gradient(), max(wanted, default=0), True
+        if self.unrolls and not all(np.isfinite(delta).all() for delta, _ in wanted.values()):
+            self._raise_broken(delta for delta, _ in wanted.values())  # J is as it was
+        if self.passed in wanted:
+            finite = self._again(wanted[self.passed][0], grad)
         while self._waiting and self._waiting[0].number <= last:
             step = self._waiting.popleft()
-            finite &= self._pass(step, wanted.get(step.number), grad)
-        return self._summed(grad, finite, wanted.values())
+            delta, before = wanted.get(step.number, (None, None))
+            if self.unrolls and delta is not None:
+                finite &= self._unroll(step, delta, before, grad)
+                delta = None
+            finite &= self._pass(step, delta, grad)
+        return self._summed(grad, finite, [delta for delta, _ in wanted.values()])
 
     def gradient_of(self, ticket: Ticket, state_grad: NDArray[Any]) -> NDArray[Any]:
         """Return J_tᵀ δ_t of a step at once, (size,); signals handed in for later steps stay.
@@ -443,6 +355,11 @@ class Window:
         return made
 
     def _require_order(self, ticket: Ticket) -> None:
+        if self.unrolls and ticket.number <= self.passed:
+            raise RuntimeError(
+                f"a window must have one backward pass, got another through step {ticket.number} "
+                f"after J went on to {self.passed}: sum the losses, and call backward once"
+            )
         if ticket.number < self.passed:
             raise RuntimeError(
                 f"backward must run in the order of the steps, got step {ticket.number} after J "
@@ -513,6 +430,26 @@ class Window:
             finite &= add_in_order(self.order, self._step_grad, grad[b])
         return finite
 
+    def _unroll(
+        self,
+        step: Waiting,
+        state_grad: NDArray[Any],
+        before: NDArray[Any] | None,
+        grad: NDArray[Any],
+    ) -> bool:
+        """Add Iᵀ λ of a step, and Jᵀ Dᵀ λ where its graph ends; say if it is finite."""
+        finite = True if before is None else self._again(before, grad)
+        pattern, batch = self.pattern, self.batch
+        streams = [slice(b, b + 1) for b in range(batch)] if grad.ndim == 2 else [slice(batch)]
+        for some in streams:
+            pull_weights(
+                pattern.immediate_indptr, pattern.immediate_indices, step.immediate_data[some],
+                state_grad[some], self._step_grad,
+            )  # fmt: skip
+            to = grad if grad.ndim == 1 else grad[some.start]
+            finite &= add_in_order(self.order, self._step_grad, to)
+        return finite
+
     @property
     def _nothing(self) -> NDArray[Any]:
         return np.empty((1, 0), self.dtype)
@@ -564,36 +501,3 @@ def _require_own_threads() -> None:
             "a forked process must not use its parent's threads, got a cell of threads > 1 after a "
             "fork: start processes with spawn, or make the cell with threads=1"
         )
-
-
-def raise_fault(outcome: int, batch: int) -> None:
-    """Say what `host_step` or `find_starts` has found.
-
-    Raises
-    ------
-    ValueError, FloatingPointError
-        Always.
-    """
-    kind, b = divmod(outcome, batch)
-    if kind == 0:
-        raise ValueError(f"x must be finite, got NaN or infinity in batch element {b}")
-    if kind == 1:
-        raise FloatingPointError(
-            f"the state must stay finite, it became NaN or infinite in batch element {b}"
-            "; lower the rate or clip"
-        )
-    if kind == 2:
-        raise ValueError(
-            f"the state must be the one that the last step returned, or zeros where a sequence "
-            f"begins, got another in batch element {b}, whose J is not here: save() J and "
-            "restore() it, carry it through step(x, h, J), or reset() to begin at this state"
-        )
-    if kind == 3:
-        raise ValueError(
-            f"a state of zeros after a state of zeros must say whether it begins a sequence, got "
-            f"one in batch element {b}: call reset(which), of no element if none begins"
-        )
-    raise ValueError(
-        f"the state that begins a sequence must not want a gradient, got one that does in batch "
-        f"element {b}: none flows into it; detach() it, or give what it knows as input"
-    )

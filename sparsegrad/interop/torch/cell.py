@@ -14,7 +14,7 @@ from sparsegrad.cells import Cell
 from sparsegrad.cells.cell import NAMES
 from sparsegrad.interop.addresses import parameter_order
 from sparsegrad.interop.host_cell import HostCell
-from sparsegrad.interop.torch.arguments import numpy_dtype
+from sparsegrad.interop.torch.arguments import numpy_dtype, require_bool
 from sparsegrad.interop.torch.graph import (
     FLOATS,
     NO_TRANSFORMS,
@@ -27,6 +27,7 @@ from sparsegrad.interop.torch.graph import (
 )
 from sparsegrad.interop.torch.state import State, load_state, masks_at, modern, places_of
 from sparsegrad.interop.torch.streams import Streams
+from sparsegrad.interop.torch.unrolled import attached, unrolled_step
 from sparsegrad.interop.window import Window
 from sparsegrad.symbolic.pattern import ReachPattern
 
@@ -45,6 +46,8 @@ class SnApCell(Streams):
         As in torch.
     n : int or None
         Steps of reach.
+    window : bool
+        Whether the graph through time is real between backward passes.
     weight_hh, weight_ih, bias_ih, bias_hh : Parameter, (existing weights,)
         The weights that exist: ``dense[mask]``, row by row.
     places : int32 Tensor, (existing weights,)
@@ -124,6 +127,7 @@ class SnApCell(Streams):
         return (
             f"{host.inputs}, {host.units}, n={host.n}, "
             f"weights={host.cell.weights.size}, entries={host.pattern.nnz}"
+            + (", window=True" if self.window else "")
         )
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -163,6 +167,7 @@ class SnApCell(Streams):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         del state["_link"]
+        state.pop("_tail", None)  # the copy's steps are not in this graph: J goes on
         host, window = self._link.host, self._link.window
         state["_frozen"] = self._masks(), host.pattern, host.threads, *State.of(window)
         return state
@@ -177,14 +182,14 @@ class SnApCell(Streams):
         """Make a cell of ours from dense arrays."""
         return self._cell_type.from_dense(**dense, masks=masks)
 
-    def _take(self, cell: Cell, n: int | None, threads: int) -> None:
+    def _take(self, cell: Cell, n: int | None, threads: int, window: bool) -> None:
         """Make the parameters from a cell's weights, and J for it."""
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
-        self.n = n
+        self.n, self.window = n, require_bool("window", window)
         self.input_size, self.hidden_size = cell.inputs, cell.units
         self.batch_first = getattr(self, "batch_first", False)
-        self._link = link = Link(HostCell(cell, n, threads))
+        self._link = link = Link(HostCell(cell, n, threads), self.window)
         for name in NAMES:
             parameter = None
             if name in link.names:
@@ -200,7 +205,8 @@ class SnApCell(Streams):
         """Make host and window for these masks and the parameters' dtype; no J yet."""
         dtype = numpy_dtype(next(self.parameters()).dtype)
         dense = {name: np.zeros(mask.shape, dtype) for name, mask in masks.items()}
-        self._link = Link(HostCell(self._cell_of(dense, masks), self.n, threads, pattern))
+        host = HostCell(self._cell_of(dense, masks), self.n, threads, pattern)
+        self._link = Link(host, self.window)
 
     def _agree(self) -> Link:
         """Have the masks that `places` tells: others may have been loaded, or come by broadcast."""
@@ -301,6 +307,8 @@ class SnApCell(Streams):
         wants = 0
         if torch.is_grad_enabled():
             wants = 2 * link.trained + x.requires_grad
+            if self.window and (wants or attached(h)):
+                wants |= 2
         host, dtype, batch = link.host, link.dtype, x.shape[0]
         if x.dtype is not dtype and torch.is_autocast_enabled("cpu") and x.is_floating_point():
             x = x.to(dtype)  # as torch's own cells do
@@ -321,6 +329,13 @@ class SnApCell(Streams):
         )  # fmt: skip
         if ticket is None:
             return tensors(new_state)
+        if self.window:
+            made = host, link.one, ticket, new_state
+            tail = self._tail if learnable else None
+            new, self._tail = unrolled_step(tail, token, x, made, link.parameters)
+            window.returned = new_state
+            window.address = (new[0] if host.components > 1 else new).data_ptr()
+            return new
         if wants > 1:
             window.returned = new_state
             if not ticket.first:

@@ -17,6 +17,17 @@ A layer below gets the gradient of the current step only: what x did to earlier 
 the sum of their losses. A step keeps D_t and I_t until J is past it, which is when its backward
 pass has run, or when nothing holds its output any more.
 
+With windows (``window=True``) the graph goes from step to step, as that of ``torch.nn.GRU``: in
+a sequence call, or between two backward passes, gradients are exact, also those of x and of
+layers below. Where the graph ends, at the start of the first step after a backward pass, or where
+the state was detached, J takes over:
+
+    gradient = Σ_t I_tᵀ λ_t + J_0ᵀ (D_1ᵀ λ_1)
+
+so that nothing is truncated. One backward pass per window: a second one through its steps is
+refused. J then goes through them by its own recursion. A loop that never calls backward must detach
+the state, as in all of torch, or its graph grows.
+
 In a function under ``torch.compile`` a cell steps outside the graph.
 """
 
@@ -70,6 +81,8 @@ class _Gated(SnApCell):
         Of everything. Default: torch's.
     threads : int
         Threads of the influence update; results are bitwise the same for any number.
+    window : bool
+        Whether the graph through time is real between backward passes; see the head of this file.
 
     Raises
     ------
@@ -95,6 +108,7 @@ class _Gated(SnApCell):
         device: Any = None,
         dtype: torch.dtype | None = None,
         threads: int = 1,
+        window: bool = False,
     ) -> None:
         super().__init__()
         require_bool("bias", bias)
@@ -122,7 +136,7 @@ class _Gated(SnApCell):
             dense, found = cell.to_dense(), cell.masks()
             weights = [name for name in NAMES if name.startswith("weight")]
             cell = self._cell_of({k: dense[k] for k in weights}, {k: found[k] for k in weights})
-        self._take(cell, n, threads)
+        self._take(cell, n, threads, window)
 
     def _kind(self) -> Any:
         return self._cell_type
@@ -134,6 +148,7 @@ class _Gated(SnApCell):
         n: int | None = 2,
         masks: dict[str, Any] | None = None,
         threads: int = 1,
+        window: bool = False,
     ) -> Self:
         """Make a cell with the weights of ``torch.nn``'s: a ``…Cell``, or a sequence of one layer.
 
@@ -146,7 +161,7 @@ class _Gated(SnApCell):
         masks : dict of bool tensor or array, optional
             Which weights exist, under PyTorch's names. Default: those of a weight matrix that are
             not 0, and all biases.
-        threads : int
+        threads, window
             As in the constructor.
 
         Raises
@@ -165,11 +180,13 @@ class _Gated(SnApCell):
                 dense[name] = values.detach().numpy()
         made = cls._bare(str(getattr(module, "nonlinearity", "tanh")))
         made.batch_first = bool(getattr(module, "batch_first", False))
-        made._take(made._cell_of(dense, arrays(masks)), n, threads)
+        made._take(made._cell_of(dense, arrays(masks)), n, threads, window)
         return made
 
     @classmethod
-    def from_cell(cls, cell: Cell, n: int | None = 2, threads: int = 1) -> Self:
+    def from_cell(
+        cls, cell: Cell, n: int | None = 2, threads: int = 1, window: bool = False
+    ) -> Self:
         """Make a torch cell with the weights and masks of one of ours, as of ``learner.cell``.
 
         Raises
@@ -180,7 +197,7 @@ class _Gated(SnApCell):
         if type(cell) is not cls._cell_type:
             raise TypeError(f"cell must be a sparsegrad.{cls._name}, got {type(cell).__name__}")
         made = cls._bare("relu" if "relu" in cell.kind.update.__name__ else "tanh")
-        made._take(made._cell_of(cell.to_dense(), cell.masks()), n, threads)
+        made._take(made._cell_of(cell.to_dense(), cell.masks()), n, threads, window)
         return made
 
     def to_cell(self) -> Cell:
@@ -245,12 +262,13 @@ class SnApRNN(_Gated):
         device: Any = None,
         dtype: torch.dtype | None = None,
         threads: int = 1,
+        window: bool = False,
     ) -> None:
         self.__dict__["nonlinearity"] = nonlinearity  # before the parameters can be made
         super().__init__(
             input_size, hidden_size, bias, n=n, sparsity=sparsity, gate_masks=gate_masks,
             input_sparsity=input_sparsity, masks=masks, seed=seed, batch_first=batch_first,
-            device=device, dtype=dtype, threads=threads,
+            device=device, dtype=dtype, threads=threads, window=window,
         )  # fmt: skip
         self.nonlinearity = nonlinearity
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sparsegrad.interop.addresses import present
 from sparsegrad.interop.host_cell import HostCell
-from sparsegrad.interop.window import Ticket, Window
+from sparsegrad.interop.waiting import Ticket
+from sparsegrad.interop.window import Window
 
 STRIDED = torch.strided
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
@@ -216,9 +217,9 @@ class Link:
         What a step returns for the token.
     """
 
-    def __init__(self, host: HostCell) -> None:
+    def __init__(self, host: HostCell, unrolls: bool) -> None:
         self.host = host
-        self.window = host.window()
+        self.window = host.window(unrolls)
         self.dtype: torch.dtype = getattr(torch, host.dtype.name)
         self.one = torch.ones(1, dtype=self.dtype)
         self.names = present(host.cell)

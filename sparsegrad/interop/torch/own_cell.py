@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.func import functional_call
 
+from sparsegrad.interop.faults import raise_fault
 from sparsegrad.interop.torch.colouring import as_pattern, colour_rows
 from sparsegrad.interop.torch.graph import FLOATS, Root, once, require_cpu
 from sparsegrad.interop.torch.probing import Patterns, all_masks, check_patterns, probe
 from sparsegrad.interop.torch.products import Products
 from sparsegrad.interop.torch.state import State, load_state
 from sparsegrad.interop.torch.streams import Streams
-from sparsegrad.interop.window import Window, raise_fault
+from sparsegrad.interop.window import Window
 from sparsegrad.kernels.interop.embed import FINE, find_starts
 from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern, reach

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparsegrad.interop.window import Waiting
+from sparsegrad.interop.waiting import Waiting
 from sparsegrad.symbolic.pattern import ReachPattern
 
 

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sparsegrad.interop.saved import Saved
 from sparsegrad.interop.torch.arguments import chosen
 from sparsegrad.interop.torch.graph import in_place
-from sparsegrad.interop.window import Saved, Window
+from sparsegrad.interop.window import Window
 
 
 class Streams(nn.Module):
@@ -22,6 +23,7 @@ class Streams(nn.Module):
     """
 
     _window: Window
+    _tail: Any = None  # of a module whose graph is real through time: see `unrolled.Tail`
     saves_influence: bool = True
 
     def step(self, x: Tensor, h: Any = None, J: Saved | None = None) -> tuple[Any, Saved]:
@@ -49,13 +51,13 @@ class Streams(nn.Module):
         TypeError, ValueError
             If J is not one of this module, or not that of h.
         """
-        before = self._window
+        before, tail = self._window, self._tail
         self._window = before.like() if J is None else self._resumed("J", J)
         try:
             new = self(x, h)
             return new, self._window.save()
         finally:
-            self._window = before
+            self._window, self._tail = before, tail
 
     def save(self) -> Saved:
         """Return J of the sequences as they are now: what `restore` takes; costs nothing yet.
