@@ -15,6 +15,9 @@ step: differentiate inside the scan's body where that is too much). A layer belo
 of the current step only: what x did to earlier states is not in J. It is differentiated once, in
 reverse: J holds first derivatives alone.
 
+``snap_step.window(params, carry, xs)`` makes many steps at once: backpropagation inside, J for what
+came before, so that a `lax.scan` over windows truncates nothing.
+
 `jax.vmap` over carries and inputs puts streams beside each other in one call; their gradients, and
 steps of different parameters, go one after the other. `jax.export` asks for the names of custom
 calls: ``SnapStep.custom_calls`` has them.
@@ -46,6 +49,7 @@ from sparsegrad.interop.addresses import (
     program_sizes,
     require_known,
 )
+from sparsegrad.interop.jax_window import Pulls
 from sparsegrad.kernels.influence.panels import panels_update
 from sparsegrad.kernels.interop import xla
 from sparsegrad.symbolic.pattern import ReachPattern, reach
@@ -111,6 +115,10 @@ class SnapStep:
         self._pull = _differentiated_once(self._pull_once)
         self._step = jax.custom_vjp(self._forward_alone)
         self._step.defvjp(self._forward, self._backward)
+        self._pulls = Pulls(cell, self.pattern)
+        self._call_kept = _differentiated_once(_batched(self._call_all))
+        self._window = jax.custom_vjp(self._window_alone)
+        self._window.defvjp(self._window_forward, self._window_backward)
 
     def __reduce__(self) -> Any:
         return SnapStep, (self.cell, self.n)
@@ -201,19 +209,56 @@ class SnapStep:
         TypeError, ValueError
             If an array has another shape or dtype; when the step is traced.
         """
-        names = present(self.cell)
+        self._require("x", x, (carry.state.shape[0], self.cell.inputs))
+        weights = self._weights(params, carry)
+        x = jnp.array(x)  # under vmap and grad JAX may hold a NumPy array there, which it refuses
+        state, influence = self._step(weights, x, carry.state, carry.influence)
+        return Carry(state, influence), state[:, 0]
+
+    def window(self, params: dict[str, Any], carry: Carry, xs: Any) -> tuple[Carry, jax.Array]:
+        """Make the time steps of a window: exact inside, and J for what came before it.
+
+        With λ_T = δ_T, λ_t = δ_t + D_{t+1}ᵀ λ_{t+1} the gradient is Σ_t I_tᵀ λ_t + J_0ᵀ (D_1ᵀ λ_1),
+        that of xs the true one as far as the window goes. None flows into the carry: J is there
+        instead. D and I of every step are kept for the backward pass, J of the start alone.
+
+        Parameters
+        ----------
+        params, carry
+            As of a step.
+        xs : float array, (steps, batch, inputs)
+            At least one step. Sequences begin between windows (`reset`).
+
+        Returns
+        -------
+        Carry
+            For the next window, or step.
+        float array, (steps, batch, units)
+            h of each step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has another shape or dtype; when the window is traced.
+        """
+        shape = jnp.shape(xs)
+        if len(shape) != 3 or not shape[0]:
+            raise ValueError(f"xs must have shape (steps, batch, inputs), steps > 0, got {shape}")
+        self._require("xs", xs, (shape[0], carry.state.shape[0], self.cell.inputs))
+        weights = self._weights(params, carry)
+        states, influence = self._window(weights, jnp.array(xs), carry.state, carry.influence)
+        return Carry(states[-1], influence), states[:, :, 0]
+
+    def _weights(self, params: dict[str, Any], carry: Carry) -> jax.Array:
+        """Check parameters and carry; return the parameters one after the other."""
+        cell, names, batch = self.cell, present(self.cell), carry.state.shape[0]
         if set(params) != set(names):
             raise ValueError(f"params must be {names}, got {tuple(params)}")
-        cell, batch = self.cell, carry.state.shape[0]
-        self._require("x", x, (batch, cell.inputs))
         self._require("carry.state", carry.state, (batch, cell.kind.components, cell.units))
         self._require("carry.influence", carry.influence, (batch, self._sizes[4]))
         for name in names:
             self._require(f"params[{name!r}]", params[name], (parameter_order(cell, name).size,))
-        weights = jnp.concatenate([params[name] for name in names])
-        x = jnp.array(x)  # under vmap and grad JAX may hold a NumPy array there, which it refuses
-        state, influence = self._step(weights, x, carry.state, carry.influence)
-        return Carry(state, influence), state[:, 0]
+        return jnp.concatenate([params[name] for name in names])
 
     def _require(self, name: str, array: Any, shape: tuple[int, ...]) -> None:
         if jnp.result_type(array) != self.cell.dtype:
@@ -225,6 +270,11 @@ class SnapStep:
         return jax.ShapeDtypeStruct(shape, self._dtype)
 
     def _call_once(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
+        state, influence, d_pre, _, _, ordered = self._call_all(weights, x, state, influence)
+        return state, influence, d_pre, ordered
+
+    def _call_all(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
+        """Make a step; return the new state and J, ∂s'/∂a, D, I, and the weights in their order."""
         cell, batch = self.cell, x.shape[0]
         components, n_maps, units = cell.kind.components, len(cell.kind.maps), cell.units
         _, p, d_nnz, i_nnz, size, scratch = self._sizes[:6]
@@ -238,7 +288,8 @@ class SnapStep:
         call = jax.ffi.ffi_call(
             f"sparsegrad_step_{self._dtype}", results, input_output_aliases={4: 1}
         )
-        return tuple(call(self._block, weights, x, state, influence)[:4])
+        found = call(self._block, weights, x, state, influence)
+        return *found[:3], found[4], found[5], found[3]
 
     def _forward_alone(self, weights: Any, x: Any, state: Any, influence: Any) -> Any:
         return self._call(weights, x, state, influence)[:2]
@@ -252,6 +303,39 @@ class SnapStep:
         state_grad, _ = cotangents  # J is no output that a loss may look at
         grad, x_grad = self._pull(ordered, d_pre, influence, state_grad)
         return grad, x_grad, None, None
+
+    def _window_alone(self, weights: Any, xs: Any, state: Any, influence: Any) -> Any:
+        def step(held: Any, x: Any) -> Any:
+            state, influence = self._call(weights, x, *held)[:2]
+            return (state, influence), state
+
+        (_, influence), states = jax.lax.scan(step, (state, influence), xs)
+        return states, influence
+
+    def _window_forward(self, weights: Any, xs: Any, state: Any, influence: Any) -> Any:
+        def step(held: Any, x: Any) -> Any:
+            state, influence, *kept, _ = self._call_kept(weights, x, *held)
+            return (state, influence), (state, *kept)
+
+        (_, after), (states, *kept) = jax.lax.scan(step, (state, influence), xs)
+        return (states, after), (weights, influence, *kept)
+
+    def _window_backward(self, residuals: Any, cotangents: Any) -> Any:
+        weights, influence, d_pre, dynamics_data, immediate_data = residuals
+        states_grad, pulls = cotangents[0], self._pulls  # J is no output that a loss may look at
+        deltas = states_grad.reshape(*states_grad.shape[:2], -1)
+
+        def back(later: Any, step: Any) -> Any:
+            adjoint = step[0] + later
+            return pulls.before(step[1], adjoint), adjoint
+
+        start = jnp.zeros_like(deltas[0])
+        before, adjoints = jax.lax.scan(back, start, (deltas, dynamics_data), reverse=True)
+        past, _ = self._pull(
+            pulls.ordered(weights), d_pre[0], influence, before.reshape(states_grad.shape[1:])
+        )
+        grad = past + pulls.weights(immediate_data, adjoints)
+        return grad, pulls.inputs(weights, d_pre, adjoints), None, None
 
     def _pull_once(self, ordered: Any, d_pre: Any, influence: Any, state_grad: Any) -> Any:
         batch = d_pre.shape[0]
