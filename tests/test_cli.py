@@ -63,7 +63,9 @@ def test_json_has_the_promised_keys(capsys):
     for point in points:
         assert list(point)[: len(KEYS)] == KEYS
         assert set(point) - set(KEYS) == {
-            "seconds_low", "seconds_high", "predicted_seconds", "note",
+            "seconds_low", "seconds_high", "predicted_seconds", "note", "window",
+            "step_multiply_adds", "step_vs_bptt", "step_seconds", "bptt_seconds",
+            "step_time_vs_bptt",
         }  # fmt: skip
         assert point["predicted_seconds"] > 0
         assert point["seconds"] > 0
@@ -164,6 +166,10 @@ def test_budget_marks_what_does_not_fit(capsys):
         (["--gate-masks", "some"], "gate-masks must be of independent, shared, got some"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
         (["--batch", "-1"], "batch must be at least 1, got -1"),
+        (["--window", "0"], "window must be at least 1, got 0"),
+        (["--window", "8,x"], "window must be a whole number, got 'x'"),
+        (["--window", "2.5"], "window must be a whole number, got '2.5'"),
+        (["--window", ","], "window must name at least one value, got none"),
         (["--seed", "x"], "seed must be a whole number, got 'x'"),
         (["--budget", "lots"], "budget must be a number of bytes such as 16GiB or 500MB, got"),
         (["--budget", "1..2GB"], "budget must be a number of bytes such as 16GiB or 500MB, got"),
@@ -214,6 +220,28 @@ def test_out_writes_data_and_picture(capsys, tmp_path):
     about = json.loads((folder / "run.json").read_text())
     assert about["sweep"]["n"] == [1, 2, "rtrl"]
     assert {fit["against"] for fit in about["fits"]} == {"multiply-adds", "units", "density", "n"}
+
+
+def test_windows_are_in_the_table_the_csv_and_a_picture(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    status, out, err = run(capsys, *COUNTED, "--n", "1,rtrl", "--window", "1,8", "--out", tmp_path)
+    assert status == 0
+    lines = out.splitlines()
+    heading = next(i for i, line in enumerate(lines) if line.split()[:2] == ["cell", "units"])
+    assert lines[heading].split()[3:] == ["n", "T", "weights", "entries", "mult-adds", "xBPTT"]
+    assert [line.split()[3:5] for line in lines[heading + 1 : heading + 5]] == [
+        ["1", "1"], ["1", "8"], ["rtrl", "1"], ["rtrl", "8"],
+    ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "profile.csv").read_text())))
+    assert len(rows) == 16
+    assert [row["window"] for row in rows[:2]] == ["1", "8"]
+    assert all(float(row["step_multiply_adds"]) > 0 for row in rows)
+    assert float(rows[3]["step_vs_bptt"]) < float(rows[2]["step_vs_bptt"])
+    assert (tmp_path / "windows.png").read_bytes().startswith(b"\x89PNG")
+    assert "windows.png" in err
+    about = json.loads((tmp_path / "run.json").read_text())
+    assert about["sweep"]["windows"] == [1, 8]
+    assert all(fit["points"] <= 8 for fit in about["fits"])  # no update is counted twice
 
 
 def test_unwritable_out_does_not_lose_the_result(capsys, tmp_path):

@@ -17,12 +17,14 @@ import pytest
 from sparsegrad.cli import main as cli
 from sparsegrad.learning.chunk import check_chunk
 from sparsegrad.methods import RTRL, SnAp
+from sparsegrad.registry import parse_method
 from sparsegrad.runs.alignment import Follower, compare_gradients
 from sparsegrad.runs.comparison import _reason, best_rates, curve, results, run_all, table
 from sparsegrad.runs.comparison import plan as plan_runs
 from sparsegrad.runs.folder import Folder
 from sparsegrad.runs.run import Run
 from sparsegrad.runs.settings import Settings
+from sparsegrad.runs.step_cost import multiply_adds
 
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")
 NET = ["--units", "8", "--sparsity", "50%", "--batch", "2"]
@@ -383,9 +385,68 @@ def test_passive_leaves_its_files(tmp_path, capsys):
                          "--tokens", 200, "--every", 2, "--out", tmp_path)  # fmt: skip
     assert status == 0
     assert out.splitlines()[0].split()[:2] == ["method", "cosine"]
-    assert {"passive.csv", "passive.json", "passive.png"} <= set(os.listdir(tmp_path))
+    assert out.splitlines()[0].split()[-1] == "multiply-adds"
+    found = {"passive.csv", "passive.json", "passive.png", "pareto.png"}
+    assert found <= set(os.listdir(tmp_path))
     rows = json.loads((tmp_path / "passive.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {"snap:1", "uoro"}
+
+
+def test_every_method_has_its_cost():
+    names = ["snap:1", "snap:1@4", "uoro@4", "rflo", "bptt:4", "rtrl@4"]
+    rows, settings = passive(names), Settings("copy", **TINY, method="rtrl")
+    learner = settings.make_learner(settings.make_task())
+    for name in names:
+        expected = multiply_adds(parse_method(name, 1), learner.cell)
+        assert set(whole(rows, name, "multiply_adds")) == {expected}
+    assert all("multiply_adds" not in row for row in rows if row["tensor"] != "all")
+
+
+def test_the_front_is_nobody_cheaper_and_no_worse():
+    pytest.importorskip("matplotlib")
+    from sparsegrad.figures.pareto import pareto_front
+
+    places = {"a": (1, 0.5), "b": (2, 0.7), "c": (3, 0.1), "d": (3, 0.2), "e": (9, 0.1)}
+    assert pareto_front(places) == ["a", "c"]
+    assert pareto_front({"twin": (1, 0.5), "other": (1, 0.5)}) == ["twin"]
+    rng = np.random.default_rng(0)
+    many = {str(k): tuple(rng.random(2)) for k in range(60)}
+    front = pareto_front(many)
+    for name, (cost, error) in many.items():
+        better = [o for o, (c, e) in many.items() if c <= cost and e <= error and o != name]
+        assert (name in front) == (not better)
+
+
+def test_names_in_the_picture_cover_neither_points_nor_each_other(tmp_path, monkeypatch):
+    """As drawn: boxes of the text itself, beside the points of a crowded picture."""
+    pytest.importorskip("matplotlib")
+    from sparsegrad.figures import pareto
+
+    costs = {"snap:1": 7e3, "rflo": 7e3, "bptt:4": 7e3, "bptt:16": 7e3, "bptt:64": 7e3,
+             "snap:1@4": 11e3, "snap:1@16": 10e3, "rflo@8": 10e3, "snap:2": 1.4e5,
+             "snap:2@16": 1.2e5, "rtrl": 2e6, "rtrl@64": 4e5}  # fmt: skip
+    cosines = [0.84, 0.838, 0.9, 0.97, 0.986, 0.964, 0.99, 0.977, 0.963, 0.997, 1.0, 1.0]
+    rows = [
+        {"method": name, "tensor": "all", "cosine": cosine, "multiply_adds": cost}
+        for (name, cost), cosine in zip(costs.items(), cosines, strict=True)
+    ]
+    kept = []
+    monkeypatch.setattr(pareto, "write_picture", lambda figure, path: kept.append(figure))
+    pareto.draw_pareto(rows, "a net", tmp_path / "pareto.png")
+    (figure,) = kept
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    texts = [text for text in axes.texts if text.get_text() in costs]
+    assert len(texts) == len(costs)
+    boxes = [text.get_window_extent() for text in texts]
+    for box, other in itertools.combinations(boxes, 2):
+        assert not box.overlaps(other)
+    for line in axes.lines[1:]:
+        at = axes.transData.transform(line.get_xydata()[0])
+        assert not any(box.contains(*at) for box in boxes)
+    for box in boxes:
+        assert axes.bbox.x0 <= box.x0
+        assert box.x1 <= axes.bbox.x1
 
 
 # the paper's claims

@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsegrad.cells import GRU, LSTM
+from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.cells.structure import structure
 from sparsegrad.influence.influence import Influence
 from sparsegrad.influence.lowering import lower
+from sparsegrad.kernels.influence.tables import FIRST_RUN, LENGTH, ROWS, VECTORS
+from sparsegrad.kernels.vectors.simd import SLACK
+from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
 from sparsegrad.profiling import cost_model as prediction
 from sparsegrad.profiling import profile as profiling
 from sparsegrad.profiling import timing
@@ -20,6 +25,7 @@ from sparsegrad.profiling.report import csv_report, json_report, plain_report
 from sparsegrad.profiling.roofline import Roofline
 from sparsegrad.profiling.scaling import exponent, fit_growth
 from sparsegrad.profiling.timing import random_values, time_call, time_update
+from sparsegrad.runs.step_cost import multiply_adds, with_steps
 from sparsegrad.symbolic.cost import saturated_counts
 from sparsegrad.symbolic.pattern import reach
 from sparsegrad.system.quantities import count, duration, percent, size
@@ -223,6 +229,90 @@ def test_a_point_without_memory_is_marked(quick_model, monkeypatch):
     monkeypatch.setattr(profiling, "time_update", refuse)
     sweep = small_sweep(cells=("rnn",), units=(12,), sparsity=(0.5,), n=(1, 2))
     assert [p.note for p in profile(sweep, quick_model)] == ["out of memory"] * 2
+
+
+# --------------------------------------------------------------------------------- steps in windows
+
+
+def test_points_with_windows_count_a_step_of_each():
+    """By the definitions, from brute counts of the update; BPTT is three multiply-adds a weight."""
+    sweep = small_sweep(cells=("gru", "lstm"), units=(12,), windows=(1, 4, 300), batch=2)
+    points = list(profile(sweep, None, with_steps=with_steps))
+    assert len(points) == len(sweep) == 2 * 2 * 3 * 3
+    assert [p.window for p in points[:3]] == [1, 4, 300]
+    for point in points:
+        drawn = structure(point.cell, 12, point.sparsity)
+        n = None if point.n == "rtrl" else point.n
+        entries, update = brute_counts(drawn.dynamics.toarray(), drawn.immediate.toarray(), n)
+        if point.window == 1:
+            expected = drawn.weights + update + entries
+        elif point.n == 1:
+            expected = 3 * drawn.weights + entries + (update + entries) / point.window
+        else:
+            expected = 3 * drawn.weights + update + entries / point.window
+        if point.window == 1 or point.vs_rtrl < 1:  # else dense products may cost less
+            assert point.step_multiply_adds == pytest.approx(2 * expected, rel=1e-12)
+        assert point.step_vs_bptt == point.step_multiply_adds / (2 * 3 * point.weights)
+        assert point.step_seconds is point.bptt_seconds is None
+
+
+@pytest.mark.parametrize(("units", "sparsity"), [(24, 0.3), (24, 0.9), (9, 0.5)])
+@pytest.mark.parametrize("window", [2, 16, 200])
+def test_dense_products_are_counted_where_the_engine_takes_them(units, sparsity, window):
+    cell = GRU(3, units, sparsity=sparsity)
+    block = RTRL(window=window).engine(cell, 1, 1)._data.block
+    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), None)
+    entries, update, _ = pattern.cost()
+    by_steps = 3 * cell.weights.size + update + entries / window
+    found = multiply_adds(RTRL(window=window), cell)
+    if block is None:
+        assert found == pytest.approx(by_steps)
+        return
+    steps, program = block.psi.shape[0] - 1, lower(pattern)
+    work = steps * cell.units * pattern.dynamics_indices.size  # Ψ
+    for p in range(len(program.panels) - 1):
+        rows, width = program.panels[p, ROWS], SLACK * program.panels[p, VECTORS]
+        runs = program.runs[program.panels[p, FIRST_RUN] : program.panels[p + 1, FIRST_RUN]]
+        work += rows * rows * width + steps * rows * runs[:, LENGTH].sum()
+    assert found == pytest.approx(3 * cell.weights.size + work / steps + entries / window)
+    assert found < 2 * by_steps
+
+
+def test_steps_of_methods_without_a_pattern_are_counted():
+    gru, lstm = GRU(3, 8, sparsity=0.5), LSTM(3, 8, sparsity=0.5)
+    for cell in (gru, lstm):
+        p, recurrent = cell.weights.size, int(cell.masks()["weight_hh"].sum())
+        assert multiply_adds(BPTT(), cell) == multiply_adds(BPTT(5), cell) == 3 * p
+        assert multiply_adds(BPTT(5, update_every=1), cell) == 15 * p
+        assert multiply_adds(UORO(), cell) == 7 * p + recurrent
+        assert multiply_adds(UORO(window=4), cell) == 8 * p + recurrent + p / 4
+    p = gru.weights.size  # an entry and its leak for each weight
+    assert multiply_adds(RFLO(), gru) == multiply_adds(SnAp(1), gru) == 3 * p
+    assert multiply_adds(RFLO(window=4), gru) == 4 * p + 2 * p / 4
+    p = lstm.weights.size  # c and what h has of it; of the output gate's weights h alone
+    output = int(sum(mask.reshape(4, 8, -1)[3].sum() for mask in lstm.masks().values()))
+    entries, leaks = 2 * (p - output) + output, 2 * (p - output)
+    assert multiply_adds(RFLO(), lstm) == p + entries + leaks
+
+
+@compiled_only
+def test_steps_are_timed_beside_bptts(quick_model):
+    sweep = small_sweep(cells=("rnn",), units=(12,), sparsity=(0.5,), n=(1, None), windows=(1, 3))
+    points = list(profile(sweep, quick_model, with_steps=with_steps))
+    assert len(points) == 4
+    for point in points:
+        assert point.step_time_vs_bptt == point.step_seconds / point.bptt_seconds > 0
+    assert points[0].seconds == points[1].seconds  # the update of J knows no window
+
+
+def test_a_window_whose_history_does_not_fit_is_marked(quick_model):
+    sweep = small_sweep(cells=("rnn",), units=(12,), sparsity=(0.5,), n=(1,), windows=(10**9, 2))
+    point, fits = profile(sweep, quick_model, with_steps=with_steps)
+    assert point.note == "out of memory"
+    assert point.step_seconds is None
+    assert point.step_multiply_adds > 0
+    assert fits.note is None
+    assert fits.step_seconds > 0
 
 
 # ----------------------------------------------------------------------------------- the cost model

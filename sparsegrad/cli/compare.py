@@ -15,6 +15,8 @@ EXAMPLES = """examples:
   sparsegrad compare copy --methods snap:1 snap:2 rtrl uoro rflo --rates 1e-3 3e-3 --seeds 0 1 2 \\
       --tokens 1M --out compare/copy
   sparsegrad compare copy --passive --methods snap:1 snap:2 uoro rflo --tokens 20k --out passive
+  sparsegrad compare copy --passive --units 64 --sparsity 93.75% --tokens 5k --methods rtrl rtrl@8 \
+      snap:1 snap:1@4 snap:1@16 snap:2 snap:2@8 uoro uoro@8 bptt:4 bptt:16 --out pareto
 """
 SWEPT = ("method", "rate", "seed")
 
@@ -153,7 +155,14 @@ def _passive(arguments: argparse.Namespace, given: dict[str, Any], methods: list
 
         draw_alignment(rows, f"{net(settings)}, along a run of {settings.method}", picture)
 
-    written += [picture] if drawn(draw) else []
+    pareto = arguments.out / "pareto.png"
+
+    def draw_costs() -> None:
+        from sparsegrad.figures.pareto import draw_pareto
+
+        draw_pareto(rows, f"{net(settings)}, along a run of {settings.method}", pareto)
+
+    written += [path for path, how in ((picture, draw), (pareto, draw_costs)) if drawn(how)]
     say(f"wrote {', '.join(map(str, written))}")
     return 0
 

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from sparsegrad.profiling.profile import Point, Sweep
     from sparsegrad.profiling.scaling import Fit
 
-OWN = ("profile.csv", "profile.json", "profile.png", "run.json")
+OWN = ("profile.csv", "profile.json", "profile.png", "windows.png", "run.json")
 EXAMPLES = """examples:
   sparsegrad profile
   sparsegrad profile --cells rnn gru lstm --units 128 --sparsity 0.75 0.9375 --n 1 2 3
   sparsegrad profile --cells gru --units 100000 --sparsity 0.9999 --n 1 2 rtrl --dry-run
+  sparsegrad profile --units 128 --n 1 2 rtrl --window 1,8,64 --out windows
   sparsegrad profile --gate-masks shared --threads 2 --batch 16 --budget 4GiB --out results
   sparsegrad profile --format json | jq '.[] | [.n, .seconds]'
 """
@@ -52,6 +53,9 @@ def add_profile(commands: Any) -> None:
         help="parts of the weights that do not exist: 0.75 or 75%% "
         "(default: 0.75 0.9375 0.984375)")  # fmt: skip
     add("--n", nargs="+", metavar="N", help="steps of reach, or rtrl (default: 1 2 3 rtrl)")
+    add("--window", nargs="+", metavar="T",
+        help="also a learner's step with an update every T steps, exact inside by BPTT: counts "
+        "and time, beside BPTT's")  # fmt: skip
     add("--gate-masks", default="independent", metavar="HOW",
         help="independent (a mask for each gate) or shared (default: independent)")  # fmt: skip
     add("--inputs", default="32", metavar="W", help="width of the input (default: 32)")
@@ -80,17 +84,20 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
     budget = free / 2 if free else math.inf
     if arguments.budget:
         budget = parse_bytes("budget", arguments.budget)
-    lists: tuple[tuple[str, Callable[[str], object]], ...] = (
-        ("cells", str.lower),
-        ("units", lambda word: parse_whole("units", word)),
-        ("sparsity", lambda word: parse_number("sparsity", word)),
-        ("n", _order),
+    lists: tuple[tuple[str, str, Callable[[str], object]], ...] = (
+        ("cells", "cells", str.lower),
+        ("units", "units", lambda word: parse_whole("units", word)),
+        ("sparsity", "sparsity", lambda word: parse_number("sparsity", word)),
+        ("n", "n", _order),
+        ("windows", "window", lambda word: parse_whole("window", word)),
     )
     chosen = {
-        name: tuple(dict.fromkeys(convert(word) for word in split_words(getattr(arguments, name))))
-        for name, convert in lists
-        if getattr(arguments, name) is not None
+        name: tuple(dict.fromkeys(convert(word) for word in split_words(getattr(arguments, flag))))
+        for name, flag, convert in lists
+        if getattr(arguments, flag) is not None
     }
+    if chosen.get("windows") == ():
+        raise ValueError("window must name at least one value, got none")
     return Sweep(
         **chosen,  # type: ignore[arg-type]
         gate_masks=arguments.gate_masks,
@@ -116,6 +123,7 @@ def profile(arguments: argparse.Namespace) -> int:
     from sparsegrad.profiling.report import csv_report, json_report
     from sparsegrad.profiling.roofline import Roofline
     from sparsegrad.profiling.scaling import fit_growth
+    from sparsegrad.runs.step_cost import with_steps
 
     model: CostModel | None = None
     points: list[Point] = []
@@ -125,13 +133,14 @@ def profile(arguments: argparse.Namespace) -> int:
             if not arguments.dry_run:
                 bar.show("measuring this machine")
                 model = CostModel(Roofline(sweep.dtype, sweep.threads), sweep.seed)
-            for point in measure(sweep, model, lambda text: bar.show(text, len(points))):
+            told = lambda text: bar.show(text, len(points))  # noqa: E731
+            for point in measure(sweep, model, told, with_steps if sweep.windows else None):
                 points.append(point)
         except (KeyboardInterrupt, MemoryError) as reason:
             stopped = reason
     if isinstance(stopped, MemoryError) and not points:
         raise stopped
-    fits = fit_growth(points)
+    fits = fit_growth(_updates(points))
     title = _title(sweep, model)
     status = 0 if stopped is None else FAILED if isinstance(stopped, MemoryError) else INTERRUPTED
     try:
@@ -149,9 +158,15 @@ def profile(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _updates(points: "list[Point]") -> "list[Point]":
+    """Return a point for each update of J: windows make no other ones of it."""
+    return [point for point in points if point.window == points[0].window]
+
+
 def _title(sweep: "Sweep", model: "CostModel | None") -> str:
     settings = [
-        "SnAp-n influence update", sweep.dtype, f"batch {sweep.batch}",
+        "SnAp-n step in windows" if sweep.windows else "SnAp-n influence update",
+        sweep.dtype, f"batch {sweep.batch}",
         f"{sweep.threads} thread{'s' if sweep.threads > 1 else ''}",
         f"{sweep.gate_masks} gate masks", f"{sweep.inputs} inputs",
     ]  # fmt: skip
@@ -209,8 +224,14 @@ def _write(
     def draw() -> None:
         from sparsegrad.figures.profile import draw as draw_profile
 
-        draw_profile(points, title, sweep.batch, folder / "profile.png")
+        draw_profile(_updates(points), title, sweep.batch, folder / "profile.png")
+
+    def draw_steps() -> None:
+        from sparsegrad.figures.windows import draw as draw_windows
+
+        draw_windows(points, title, folder / "windows.png")
 
     written += [folder / "profile.png"] if drawn(draw) else []
+    written += [folder / "windows.png"] if sweep.windows and drawn(draw_steps) else []
     tell(f"wrote {', '.join(str(path) for path in written)}")
     return 0

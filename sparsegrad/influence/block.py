@@ -42,12 +42,10 @@ def plan_block(
     dtype : dtype
         Of J.
     """
-    steps = -(-window // -(-window // LONGEST))  # as long as can be, in pieces of equal length
+    if multiply_adds_of_blocks(pattern, program, window) is None:
+        return None
+    steps = _steps_of_block(window)
     row_indptr, row_units = _row_units(program)
-    if not pattern.saturated or not _by_itself(row_indptr, row_units):
-        return None
-    if _dense_work(pattern, program, steps) >= SPARSE * steps * pattern.cost().multiply_adds:
-        return None
     states = pattern.shape[1]
     order = np.argsort(pattern.dynamics_indices, kind="stable")
     row_of = np.repeat(np.arange(states), np.diff(pattern.dynamics_indptr))
@@ -72,6 +70,34 @@ def plan_block(
         old=aligned_zeros((threads, int(sizes[1].max()) + 4 * SLACK), dtype),
         new=aligned_zeros((threads, int(sizes[2].max()) + 4 * SLACK), dtype),
     )
+
+
+def multiply_adds_of_blocks(pattern: ReachPattern, program: Program, window: int) -> float | None:
+    """Count the multiply-adds of a step by dense products, or return None where steps cost less.
+
+    Parameters
+    ----------
+    pattern : ReachPattern
+    program : Program
+        The same, lowered.
+    window : int
+        Steps of a window.
+
+    Returns
+    -------
+    float or None
+        The mean over a block, padding included; of one stream.
+    """
+    if not pattern.saturated or not _by_itself(*_row_units(program)):
+        return None
+    steps = _steps_of_block(window)
+    work = _dense_work(pattern, program, steps)
+    return None if work >= SPARSE * steps * pattern.cost().multiply_adds else work / steps
+
+
+def _steps_of_block(window: int) -> int:
+    """Return how many steps a block has: as many as can be, in pieces of equal length."""
+    return -(-window // -(-window // LONGEST))
 
 
 def _row_units(program: Program) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -14,10 +14,14 @@ quartiles, with `predicted_seconds` by `sparsegrad.profiling.cost_model` beside 
 `gflops` is 2 × multiply_adds / seconds, `gbytes_per_second` counts J as read once and
 written once, and `roofline_fraction` is the least time of
 `sparsegrad.profiling.roofline` over the median.
+
+With windows, a point for each: `step_multiply_adds` of a learner's step and `step_vs_bptt`, over
+the 3 × weights of BPTT; `step_seconds`, `bptt_seconds` and their ratio `step_time_vs_bptt` are
+measured, by `sparsegrad.runs.step_cost`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 
@@ -42,7 +46,7 @@ CHUNK_ENTRIES = 2**27
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to profile: every combination of cells, units, sparsity and n.
+    """What to profile: every combination of cells, units, sparsity, n and windows.
 
     Attributes
     ----------
@@ -53,6 +57,8 @@ class Sweep:
         In [0, 1).
     n : tuple of int or None
         Each at least 1; None is exact RTRL (the saturated pattern).
+    windows : tuple of int
+        Steps of the windows of which a learner's step is counted and timed too; may be empty.
     gate_masks : str
         "independent" or "shared".
     inputs, batch, threads, seed : int
@@ -71,6 +77,7 @@ class Sweep:
     units: tuple[int, ...] = (128, 256, 512)
     sparsity: tuple[float, ...] = (0.75, 0.9375, 0.984375)
     n: tuple[int | None, ...] = (1, 2, 3, None)
+    windows: tuple[int, ...] = ()
     gate_masks: str = "independent"
     inputs: int = 32
     batch: int = 1
@@ -92,6 +99,8 @@ class Sweep:
             _require(0 <= sparsity < 1, "sparsity", "be at least 0 and below 1", sparsity)
         for n in self.n:
             _require(n is None or n >= 1, "n", "be at least 1, or rtrl", n)
+        for window in self.windows:
+            _require(window >= 1, "window", "be at least 1", window)
         _require(self.gate_masks in GATE_MASKS, "gate-masks", f"be of {', '.join(GATE_MASKS)}",
                  self.gate_masks)  # fmt: skip
         _require(self.dtype in DTYPES, "dtype", f"be of {', '.join(DTYPES)}", self.dtype)
@@ -103,7 +112,8 @@ class Sweep:
 
     def __len__(self) -> int:
         """How many points the sweep has."""
-        return len(self.cells) * len(self.units) * len(self.sparsity) * len(self.n)
+        nets = len(self.cells) * len(self.units) * len(self.sparsity)
+        return nets * len(self.n) * max(1, len(self.windows))
 
 
 def _require(holds: bool, name: str, rule: str, got: object) -> None:
@@ -125,6 +135,13 @@ class Point:
         The same by the cost model, from counts and rates of this machine.
     note : str or None
         Why nothing ran.
+    window : int or None
+        Steps of the window of a learner's step; None where none was asked for.
+    step_multiply_adds, step_vs_bptt : float or None
+        Of that step, for the whole batch; None where no window was asked for, or the pattern that
+        decides on dense products does not fit.
+    step_seconds, bptt_seconds, step_time_vs_bptt : float or None
+        Median time of a learner's step, of BPTT's with as long a window, and their ratio.
     """
 
     cell: str
@@ -146,6 +163,12 @@ class Point:
     seconds_high: float | None = None
     predicted_seconds: float | None = None
     note: str | None = None
+    window: int | None = None
+    step_multiply_adds: float | None = None
+    step_vs_bptt: float | None = None
+    step_seconds: float | None = None
+    bptt_seconds: float | None = None
+    step_time_vs_bptt: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the row as plain values."""
@@ -153,12 +176,14 @@ class Point:
 
 
 POINT_KEYS = tuple(entry.name for entry in fields(Point))
+WithSteps = Callable[[Sweep, Structure, Point, bool], Iterable[Point]]
 
 
 def profile(
     sweep: Sweep,
     model: CostModel | None,
     announce: Callable[[str], None] = lambda text: None,
+    with_steps: WithSteps | None = None,
 ) -> Iterator[Point]:
     """Yield the points of a sweep, one after another, as soon as each is there.
 
@@ -170,11 +195,14 @@ def profile(
         Of this machine, for the sweep's dtype and threads; None for exact counts alone.
     announce : callable
         Told in a few words what comes next.
+    with_steps : callable, optional
+        Given the sweep, the structure, a point and whether to measure, yields the point for each
+        window; needed where the sweep has windows.
 
     Yields
     ------
     Point
-        In the order cells, units, sparsity, n.
+        In the order cells, units, sparsity, n, windows.
     """
     for cell, units, sparsity in product(sweep.cells, sweep.units, sweep.sparsity):
         net = f"{cell} {units} @ {percent(sparsity)}"
@@ -200,7 +228,11 @@ def profile(
                 vs_bptt=(drawn.weights + multiply_adds) / (3 * drawn.weights),
                 vs_rtrl=multiply_adds / rtrl[1] if rtrl[1] else 1.0,
             )  # fmt: skip
-            yield point if model is None else _measured(point, sweep, drawn, model)
+            point = point if model is None else _measured(point, sweep, drawn, model)
+            if with_steps is None:
+                yield point
+            else:
+                yield from with_steps(sweep, drawn, point, model is not None)
 
 
 def exact_counts(

@@ -26,6 +26,12 @@ LEGEND_TIMED = (
     "roof: least time on this machine at its multiply-add peak, or at its bandwidth for a J of "
     "that size, over the time",
 )
+LEGEND_WINDOWS = (
+    "a step of a learner, the mean over a window of T steps; the update of J alone is in the files",
+    "mult-adds, time: of forward, backward inside the window, J through it, and its contraction",
+    "BPTT: a step of BPTT with as long a window; xBPTT: over its three multiply-adds per weight; "
+    "xtime: over its time",
+)
 
 
 class Column(NamedTuple):
@@ -45,6 +51,20 @@ def _time(point: Point) -> str:
 
 def _predicted(point: Point) -> str:
     return "-" if point.predicted_seconds is None else duration(point.predicted_seconds)
+
+
+def _step_time(point: Point) -> str:
+    if point.step_seconds is None:
+        return (point.note or "-").replace(" ", "-")
+    return duration(point.step_seconds)
+
+
+def _bptt_time(point: Point) -> str:
+    return "-" if point.bptt_seconds is None else duration(point.bptt_seconds)
+
+
+def _step_count(point: Point) -> str:
+    return "-" if point.step_multiply_adds is None else count(point.step_multiply_adds)
 
 
 def _quartiles(point: Point) -> str:
@@ -75,6 +95,17 @@ COLUMNS = (
     Column("xBPTT", lambda p: ratio(p.vs_bptt)),
     Column("xRTRL", lambda p: ratio(p.vs_rtrl)),
 )
+STEP_COLUMNS = (
+    Column("n", lambda p: str(p.n)),
+    Column("T", lambda p: str(p.window)),
+    Column("weights", lambda p: count(p.weights), spare=2),
+    Column("entries", lambda p: count(p.entries), spare=1),
+    Column("mult-adds", _step_count),
+    Column("xBPTT", lambda p: ratio(p.step_vs_bptt)),
+    Column("time", _step_time, timed=True),
+    Column("BPTT", _bptt_time, timed=True),
+    Column("xtime", lambda p: ratio(p.step_time_vs_bptt), timed=True),
+)
 FIT_HEADINGS = ("cell", "against", "n", "points", "time", "exact count", "paper's law")
 
 
@@ -91,7 +122,7 @@ def plain_report(points: Sequence[Point], fits: Sequence[Fit], title: str) -> st
     -------
     str
     """
-    shown = _relevant(points, [*NET, *COLUMNS])
+    shown = _relevant(points, [*NET, *_columns(points)])
     rows = [[column.heading for column in shown]]
     rows += [[column.text(point).replace(" ", "") for column in shown] for point in points]
     parts = [title, "", *_aligned(rows), "", *_legend(points)]
@@ -121,7 +152,7 @@ def rich_report(
         return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
     net = Column("net", lambda p: f"{p.cell} {p.units} @ {percent(p.sparsity)}")
-    shown = _fitting(points, _relevant(points, [net, *COLUMNS]), console.width)
+    shown = _fitting(points, _relevant(points, [net, *_columns(points)]), console.width)
     main = table()
     main.add_column("net", style="bold", no_wrap=True)
     for column in shown[1:]:
@@ -162,7 +193,14 @@ def _tried(points: Sequence[Point]) -> bool:
     return any(point.seconds is not None or point.note is not None for point in points)
 
 
+def _columns(points: Sequence[Point]) -> tuple[Column, ...]:
+    """Return those of the update of J, or with windows those of a learner's step."""
+    return STEP_COLUMNS if any(point.window is not None for point in points) else COLUMNS
+
+
 def _legend(points: Sequence[Point]) -> tuple[str, ...]:
+    if _columns(points) is STEP_COLUMNS:
+        return LEGEND_WINDOWS
     return LEGEND_COUNTED + (LEGEND_TIMED if _tried(points) else ())
 
 

@@ -29,12 +29,14 @@ from sparsegrad.methods.snap import influence_engine
 from sparsegrad.registry import parse_method
 from sparsegrad.runs.folder import marked
 from sparsegrad.runs.settings import Settings
+from sparsegrad.runs.step_cost import multiply_adds
 from sparsegrad.system.atomic import write_whole
 from sparsegrad.tasks import Sequences
 
-OWN = ("passive.csv", "passive.json", "passive.png")
+OWN = ("passive.csv", "passive.json", "passive.png", "pareto.png")
 KEYS = (
     "method", "tokens", "tensor", "steps", "cosine", "norm_ratio", "dropped_mass", "bias_bound",
+    "multiply_adds",
 )  # fmt: skip
 
 
@@ -53,6 +55,7 @@ class Follower:
 
     def __init__(self, learner: OnlineLearner, method: Method, every: int) -> None:
         cell, batch = learner.cell, learner.batch
+        self._cell, self._method = cell, method
         self._every, self._steps = every, 0
         self.window = method.window or 1 if hasattr(method, "window") else 1
         self.bounded = isinstance(method, SnAp) and self.window == 1
@@ -77,6 +80,10 @@ class Follower:
             self._bound(before, bool(chunk.resets[0, 0]))
         self._steps += 1
         return grad[: self._loop.maps.weights.size].astype(np.float64)
+
+    def cost(self) -> float:
+        """Return the multiply-adds of a step of one stream."""
+        return multiply_adds(self._method, self._cell)
 
     def heard(self, exact: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Return the exact gradient, (weights,), of what :meth:`step` has returned that of.
@@ -131,7 +138,8 @@ def compare_gradients(
         A row per method, report and tensor (``all``: the whole cell) with means over the steps
         since the last report that had a loss: ``cosine`` and ``norm_ratio`` with the exact
         gradient; for SnAp-n also ``dropped_mass`` and ``bias_bound``, as parts of the norm of the
-        influence, of the first stream.
+        influence, of the first stream. Of the whole cell ``multiply_adds`` of a step and stream,
+        the mean over a window (`sparsegrad.runs.step_cost`).
 
     Raises
     ------
@@ -150,7 +158,7 @@ def compare_gradients(
         name: Follower(learner, parse_method(name, seed), every) for name in ["rtrl", *names]
     }
     tensors = {"all": slice(None)} | {k: weight for k, (weight, _) in learner.cell.places.items()}
-    sums = {name: _Means(tensors) for name in names}
+    sums = {name: _Means(tensors, followers[name].cost()) for name in names}
     rows: list[dict[str, Any]] = []
     tokens, reported = 0, 0
     budget, every_report = settings.tokens or 0, settings.report or 1
@@ -207,8 +215,8 @@ def _learn_and_follow(
 class _Means:
     """Means over the steps since the last report."""
 
-    def __init__(self, tensors: dict[str, Any]) -> None:
-        self._tensors = tensors
+    def __init__(self, tensors: dict[str, Any], cost: float) -> None:
+        self._tensors, self._cost = tensors, cost
         self._clear()
 
     def add(
@@ -230,6 +238,8 @@ class _Means:
                 continue
             cosine, ratio = np.mean(pairs, axis=0)
             row = {"tensor": name, "steps": len(pairs), "cosine": cosine, "norm_ratio": ratio}
+            if name == "all":
+                row["multiply_adds"] = self._cost
             if name == "all" and self._bounds:
                 dropped, bound = np.mean(self._bounds, axis=0)
                 row |= {"dropped_mass": dropped, "bias_bound": bound}
@@ -251,11 +261,11 @@ def _norm_bound(matrix: sparse.csr_array) -> float:
 
 def passive_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the means over the run as a table, a line per method."""
-    lines = [["method", "cosine", "norm ratio", "dropped mass", "bias bound"]]
+    lines = [["method", "cosine", "norm ratio", "dropped mass", "bias bound", "multiply-adds"]]
     for method in dict.fromkeys(row["method"] for row in rows):
         whole = [row for row in rows if (row["method"], row["tensor"]) == (method, "all")]
         line = [method]
-        for key in ("cosine", "norm_ratio", "dropped_mass", "bias_bound"):
+        for key in ("cosine", "norm_ratio", "dropped_mass", "bias_bound", "multiply_adds"):
             values = [row[key] for row in whole if key in row]
             line.append(f"{np.mean(values):.4g}" if values else "-")
         lines.append(line)
