@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sparsegrad.cells.jacobians import Net, dynamics_pattern, immediate_pattern, own_pattern
+from sparsegrad.cells.jacobians import Net, dynamics_alone, immediate_pattern, own_pattern
 from sparsegrad.cells.structure import Structure
 from sparsegrad.influence.block import multiply_adds_of_blocks
 from sparsegrad.influence.lowering import lower
@@ -61,7 +61,7 @@ def multiply_adds(method: Method, net: Net) -> float:
     if isinstance(method, RFLO):
         return with_windows(weights, *_leaks(net), window, True, None)
     n = method.n if isinstance(method, SnAp) else None
-    pattern = reach(dynamics_pattern(net)[0], immediate_pattern(net), n, own=own_pattern(net))
+    pattern = reach(dynamics_alone(net), immediate_pattern(net), n, own=own_pattern(net))
     cost = pattern.cost()
     return with_windows(weights, cost.entries, cost.multiply_adds, window, n == 1, pattern)
 
