@@ -238,7 +238,8 @@ class Window:
         FloatingPointError
             If it is not finite.
         """
-        wanted = {number: rest for number, *rest in self._signals[len(self._signals) - signals :]}
+        some = self._signals[len(self._signals) - signals :]
+        wanted = {number: (delta, before) for number, delta, before in some}
         self._signals.clear()
         grad, last, finite = self._no_gradient(), max(wanted, default=0), True
         if self.unrolls and not all(np.isfinite(delta).all() for delta, _ in wanted.values()):

@@ -329,7 +329,7 @@ class SnApCell(Streams):
         )  # fmt: skip
         if ticket is None:
             return tensors(new_state)
-        if self.window:
+        if self.window and token is not None:
             made = host, link.one, ticket, new_state
             tail = self._tail if learnable else None
             new, self._tail = unrolled_step(tail, token, x, made, link.parameters)

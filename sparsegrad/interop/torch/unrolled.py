@@ -50,16 +50,15 @@ class UnrolledStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         """Return the gradient of the input and of the state before, or leave the latter to J."""
-        nothing = [None] * len(ctx.needs_input_grad)
+        found: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
         if all(grad is None for grad in grads):
-            return tuple(nothing)
+            return tuple(found)
         if torch.is_grad_enabled():
             return once(UnrolledStep.backward, ctx, *grads)
         host, one, ticket, _ = ctx.made
         window, state_grad = ticket.window, joined(grads)
         before, ends = window.pull(ticket, state_grad)
         _ = ctx.saved_tensors
-        found: list[Tensor | None] = nothing
         if ctx.needs_input_grad[1]:
             found[1] = torch.from_numpy(host.input_gradient(ticket, state_grad))
         ends = ends or not ctx.count
