@@ -8,6 +8,8 @@
        an equal number of weights is no worse
     5  memory is flat over a stream of ten million steps
     6  shared gate masks reach at least the length of independent ones in equal time
+    7  windows, which the paper has not: SnAp-1 with windows copies longer than BPTT over the same
+       ones and than SnAp-1 alone, in equal tokens; and in equal time, which copies longest?
 
 Every run is one of `sparsegrad compare`, kept under --out and gone on with when the command is
 given again. Prints a table and draws a picture per comparison, a line per claim as it is decided;
@@ -339,6 +341,34 @@ def claim_6(options: Options) -> list[Verdict]:
     return [Verdict(6, statement, holds, shown(lines))]
 
 
+WINDOWS = (4, 8)
+IN_TIME: Rates = {
+    "snap:1": MIDDLE, "snap:1@4": MIDDLE, "snap:1@8": MIDDLE, "snap:1@16": MIDDLE,
+    "snap:2": MIDDLE, "snap:2@8": MIDDLE, "rtrl@16": MIDDLE, "bptt:4": MIDDLE, "bptt:8": MIDDLE,
+    "bptt:16": MIDDLE, "bptt": HIGH,
+}  # fmt: skip
+
+
+def claim_7(options: Options) -> list[Verdict]:
+    net = "copy, GRU-64 @ 93.75%"
+    words = ["snap:1", *(word for T in WINDOWS for word in (f"bptt:{T}", f"snap:1@{T}"))]
+    lines = compared(options, "copy-windows", dict.fromkeys(words, (MODEST,)),
+                     copy(64, 0.9375, 2.25e6))  # fmt: skip
+    verdicts = [
+        Verdict(7, f"{net}: SnAp-1 with windows of {T} longer than {name}",
+                lines[f"snap:1@{T}"]["mean"] > lines[word]["mean"], shown(lines))
+        for T in WINDOWS
+        for name, word in ((f"BPTT over {T} steps", f"bptt:{T}"), ("without", "snap:1"))
+    ]  # fmt: skip
+    rates = {word: IN_TIME[word] for word in words} if options.toy else IN_TIME
+    given = {"task": "copy", "cell": "gru", "units": 64, "sparsity": 0.9375, "seconds": 60}
+    lines = compared(options, "copy-windows-time", rates, given)
+    longest = max(lines.values(), key=lambda line: line["mean"])
+    statement = f"{net}, equal time: one with windows and an influence copies longest"
+    measured = {"longest": longest["method"]} | shown(lines)
+    return [*verdicts, Verdict(7, statement, "@" in longest["method"], measured)]
+
+
 WHY_TOKENS = 3e5
 WHY_RATES: Rates = {"rtrl": (3e-3, 5e-3, 1e-2), "bptt": (3e-3, 1e-2, 2e-2, 3e-2)}
 
@@ -429,9 +459,9 @@ def why(options: Options) -> None:
 
 
 CLAIMS: dict[int, Callable[[Options], list[Verdict]]] = {
-    1: claim_1, 2: claim_2, 3: claim_3, 4: claim_4, 5: claim_5, 6: claim_6,
+    1: claim_1, 2: claim_2, 3: claim_3, 4: claim_4, 5: claim_5, 6: claim_6, 7: claim_7,
 }  # fmt: skip
-IMPORTANT_FIRST = [2, 1, 3, 4, 6, 5]
+IMPORTANT_FIRST = [2, 1, 3, 4, 7, 6, 5]
 
 
 def parse() -> tuple[list[int], bool, Options]:

@@ -178,6 +178,8 @@ def _by_name(rows: tuple[Any, ...]) -> dict[str, Any]:
 CELLS: dict[str, CellRow] = _by_name(_CELLS)
 METHODS: dict[str, MethodRow] = _by_name(_METHODS)
 OPTIMIZERS: dict[str, Row] = _by_name(_OPTIMIZERS)
+EVERY = "windows of T steps as snap:N@T or rtrl@T, rolling as bptt:T@1"
+"""What may stand behind a method's word."""
 METHOD_WORDS = tuple(word for row in METHODS.values() for word in row.words)
 
 
@@ -192,8 +194,8 @@ def parse_method(word: str, seed: int) -> Any:
     Parameters
     ----------
     word : str
-        As :data:`METHOD_WORDS` has them; ``@T`` after it makes windows of T steps, where the method
-        has them beside its number.
+        As :data:`METHOD_WORDS` has them. ``@T`` after it is for an update every T steps: by windows
+        of T steps where the method has them beside its number; ``bptt:T@1`` is rolling BPTT.
     seed : int
         Of its random numbers, if it draws any.
 
@@ -206,16 +208,16 @@ def parse_method(word: str, seed: int) -> Any:
     row = METHODS.get(match[1]) if match else None
     if match is None or row is None or not row.takes(number=match[2] is not None):
         raise ValueError(
-            f"method must be one of {', '.join(METHOD_WORDS)}, or with windows of T steps as "
-            f"{METHOD_WORDS[0]}@T, got {word!r}"
+            f"method must be one of {', '.join(METHOD_WORDS)}, or with {EVERY}, got {word!r}"
         )
     kind = row.load()
     takes = signature(kind).parameters
     given = {} if match[2] is None else {row.number: int(match[2])}
     if match[3] is not None:
-        if "window" not in takes or row.number == "window":
+        argument = "update_every" if row.number == "window" else "window"
+        if argument not in takes or (argument == "update_every" and match[2] is None):
             raise ValueError(f"method {row.name} takes no @T, got {word!r}; write {row.words[-1]}")
-        given["window"] = int(match[3])
+        given[argument] = int(match[3])
     if "seed" in takes:
         given["seed"] = seed
     return kind(**given)

@@ -370,11 +370,14 @@ def test_a_trajectory_that_diverges_is_said_in_a_line(tmp_path, capsys):
 
 def test_gradients_of_windows_are_compared_window_by_window():
     """Windows of exact RTRL are exact along frozen weights; those of SnAp-1 lie above its parts."""
-    rows = passive(["rtrl@2", "snap:1", "snap:1@2", "bptt:2"], rate=1e-30)
+    names = ["rtrl@2", "snap:1", "snap:1@2", "bptt:2", "bptt:2@1", "bptt:40@1"]
+    rows = passive(names, rate=1e-30)
     mean = {
         name: np.mean([r["cosine"] for r in rows if (r["method"], r["tensor"]) == (name, "all")])
-        for name in ("rtrl@2", "snap:1", "snap:1@2", "bptt:2")
+        for name in names
     }
+    assert mean["bptt:40@1"] > 1 - 1e-9  # it rolls over all of a sequence
+    assert 0.5 < mean["bptt:2@1"] < mean["bptt:40@1"]
     assert mean["rtrl@2"] > 1 - 1e-9
     assert max(mean["snap:1"], mean["bptt:2"]) < mean["snap:1@2"]
 
@@ -544,9 +547,9 @@ def test_claims_run_at_toy_size(tmp_path):
     assert done.returncode == 0, done.stderr
     decided = [line for line in done.stdout.splitlines() if line[:3] in ("yes", "no ")]
     assert [line.split()[1] for line in decided] == ["2"] * 14 + ["5"]
-    assert claims("6").returncode == 0
+    assert claims("6", "7").returncode == 0
     content = json.loads((tmp_path / "claims.json").read_text())
-    assert [row["claim"] for row in content["claims"]] == [2] * 14 + [5, 6]
+    assert [row["claim"] for row in content["claims"]] == [2] * 14 + [5, 6] + [7] * 5
     assert next(row["holds"] for row in content["claims"] if row["claim"] == 5)
     assert all(isinstance(row["holds"], bool) for row in content["claims"])
     reasons = claims("--why")
@@ -555,7 +558,7 @@ def test_claims_run_at_toy_size(tmp_path):
     assert "an update every 4" in reasons.stdout
     assert "J made anew" in reasons.stdout
     assert "agreement of the gradients" in reasons.stdout
-    refused = claims("7")
+    refused = claims("8")
     assert refused.returncode == 2
     assert "claims must lie in" in refused.stderr
 

@@ -3,21 +3,34 @@
     J_t ← P ∘ (I_t + D_t J_{t-1})   for all steps t of the window, before the next panel is begun
 
 A panel stays in the cache for the whole window, so that J crosses memory once a window and not
-once a step; the numbers are those of a step at a time, bit for bit. Where its counts say so, a
-saturated pattern goes by dense products instead (block.py).
+once a step. Two scratch panels take turns as the old one and the new one: nothing is copied between
+steps, and the last step writes J. The numbers are those of a step at a time, bit for bit. Where its
+counts say so, a saturated pattern goes by dense products instead (block.py).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
+from ..compiler.decorators import into_caller
+from ..vectors.bundles import bundle, load_bundle, store_bundle
+from ..vectors.simd import SLACK, lanes, pointer
 from .block import Block, advance_block
-from .panels import CONTRACT, UPDATE
+from .panels import CONTRACT, Panel, add_immediate, multiply_panel
 from .store import Store
-from .tables import OFFSET
+from .tables import (
+    END_SEGMENT,
+    FIRST_ENTRY,
+    FIRST_RUN,
+    FIRST_SEGMENT,
+    OFFSET,
+    ROWS,
+    STRIDE,
+    VECTORS,
+)
 
 
 class WindowData(NamedTuple):
@@ -26,6 +39,20 @@ class WindowData(NamedTuple):
     dynamics_data: NDArray[np.floating]  # (B, T, nnz of D)     D of each step
     immediate_data: NDArray[np.floating]  # (B, T, nnz of I)    I of each step
     begins: NDArray[np.int64]  # (B,)                           the last step that resets, or -1
+    runs: NDArray[np.int64]  # (runs, 4)                        the program's, into a scratch panel
+    scratch: NDArray[np.floating]  # (threads, 2, scratch size)
+
+
+# A scratch panel with rows of whole vectors ← the panel, or 0, and a row of zeros behind either.
+@into_caller
+def _set_out(restarts, rows, width, J, at, stride, old, other):
+    n = lanes(J)
+    for c in range(0, width, n):
+        for r in range(rows):
+            x = bundle(J, 1) if restarts else load_bundle(J, at + r * stride + c, bundle(J, 1))
+            store_bundle(old, r * width + c, x)
+        store_bundle(old, rows * width + c, bundle(J, 1))
+        store_bundle(other, rows * width + c, bundle(J, 1))
 
 
 @njit(cache=True, nogil=True)
@@ -33,32 +60,52 @@ def advance_range(
     begin: int,
     end: int,  # panels
     held: int | np.int64,  # steps
-    store: Store,  # in/out
+    program: Any,  # in, the named arrays of sparsegrad.influence.program.Program
     data: WindowData,  # in
-    scratch: NDArray[np.floating],  # (scratch size,)
+    influence: NDArray[np.floating],  # (B, size)             in/out
+    scratch: NDArray[np.floating],  # (2, scratch size)       scratch
 ) -> None:
     """Take some panels of every stream through the steps held."""
-    s, p, d = store, store.program, data
-    for panel in range(begin, end):
-        first, last = p.panels[panel, OFFSET], p.panels[panel + 1, OFFSET]
-        for b in range(s.panels.shape[0]):
-            if d.begins[b] >= 0:
-                s.panels[b, first:last] = 0
-            for t in range(max(d.begins[b], 0), held):
-                s.alone(
-                    panel, panel + 1, UPDATE, p.panels, p.segments, p.entries, p.members,
-                    p.reached, p.columns, p.runs, d.dynamics_data[b, t : t + 1],
-                    d.immediate_data[b, t : t + 1], d.dynamics_data[b, t : t + 1],
-                    s.panels[b : b + 1], scratch, scratch,
+    panels, size = program.panels, influence.shape[1]
+    segments, entries = pointer(program.segments, 0), pointer(program.entries, 0)
+    runs, runs_there = pointer(data.runs, 0), pointer(program.runs, 0)
+    batch, steps, D_size = data.dynamics_data.shape
+    I_size = data.immediate_data.shape[2]
+    for p in range(begin, end):
+        rows, width, at = panels[p, ROWS], SLACK * panels[p, VECTORS], panels[p, OFFSET]
+        stride, first_run, last_run = (
+            panels[p, STRIDE], panels[p, FIRST_RUN], panels[p + 1, FIRST_RUN],
+        )  # fmt: skip
+        for b in range(batch):
+            J, old, new = pointer(influence, b * size), pointer(scratch, 0), pointer(scratch[1], 0)
+            _set_out(data.begins[b] >= 0, rows, width, J, at, stride, old, new)
+            for t in range(max(data.begins[b], 0), held):
+                last = t + 1 == held
+                target = J if last else new
+                panel = Panel(
+                    rows, width, panels[p, FIRST_SEGMENT], panels[p, END_SEGMENT],
+                    panels[p, FIRST_ENTRY], at if last else 0,
+                    panels[p + 1, OFFSET] - at if last else 0, stride if last else width,
                 )  # fmt: skip
+                dynamics = pointer(data.dynamics_data, (b * steps + t) * D_size)
+                immediate = pointer(data.immediate_data, (b * steps + t) * I_size)
+                multiply_panel(False, panel, segments, entries, dynamics, target, old)
+                where = runs_there if last else runs
+                add_immediate(first_run, last_run, where, immediate, target)
+                old, new = new, old
 
 
-# By turns for now: a store holds its program, and Numba's parallel loops take no tuple in a tuple.
-@njit(cache=True, nogil=True)
-def advance_threads(held: int | np.int64, store: Store, data: WindowData) -> None:
-    """Run `advance_range` on one range of panels after the other; otherwise its arguments."""
-    for i in range(len(store.cuts) - 1):
-        advance_range(store.cuts[i], store.cuts[i + 1], held, store, data, store.scratch[i])
+@njit(cache=True, nogil=True, parallel=True)
+def advance_threads(
+    cuts: NDArray[np.int64],  # (threads + 1,)  in, panels of each thread
+    held: int | np.int64,
+    program: Any,
+    data: WindowData,
+    influence: NDArray[np.floating],
+) -> None:
+    """Run `advance_range` on one range of panels per thread; otherwise its arguments."""
+    for i in prange(len(cuts) - 1):
+        advance_range(cuts[i], cuts[i + 1], held, program, data, influence, data.scratch[i])
 
 
 @njit(cache=True, nogil=True)
@@ -70,6 +117,7 @@ def advance(
     data: WindowData,  # in
 ) -> None:
     """Take J through the steps held."""
+    program, panels = store.program, store.panels
     if block is not None:
         most = block.psi.shape[0] - 1
         for b in range(data.begins.size):
@@ -79,13 +127,12 @@ def advance(
                     advance_block(
                         shared, store.cuts, max(begin, 0), count, begin >= 0,
                         data.dynamics_data[b, first : first + count],
-                        data.immediate_data[b, first : first + count], store.program, block,
-                        store.panels[b],
+                        data.immediate_data[b, first : first + count], program, block, panels[b],
                     )  # fmt: skip
     elif shared is None:
-        advance_range(0, store.program.panels.shape[0] - 1, held, store, data, store.scratch[0])
+        advance_range(0, program.panels.shape[0] - 1, held, program, data, panels, data.scratch[0])
     else:
-        advance_threads(held, store, data)
+        advance_threads(store.cuts, held, program, data, panels)
 
 
 @njit(cache=True, nogil=True)

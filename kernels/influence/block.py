@@ -45,6 +45,8 @@ from .tables import (
 AT_A_TIME = 6
 """Rows of a panel that are computed at once: with AT_ONCE vectors each they fill the registers."""
 AT_ONCE = 4 if WIDE else 1
+IN_CACHE = 128
+"""Rows of a panel that a product takes in before the next ones."""
 LONGEST = 64
 """Steps of a block; a longer window is cut into equal ones, for Ψ of every step is kept."""
 
@@ -67,7 +69,7 @@ class Block(NamedTuple):
 # Six rows of a panel: Σ over `count` rows of `old` from `source` on, each times six numbers of
 # `phi` from `factor` on; added to what is there where `adds`.
 @from_kernels
-def _six_rows(nothing, count, phi, factor, pitch, old, source, width, new, at, adds):
+def _six_rows(nothing, count, phi, factor, old, source, across, width, new, at, adds):
     a, b, c, d, e, f = nothing, nothing, nothing, nothing, nothing, nothing
     if adds:
         a, b = load_bundle(new, at, nothing), load_bundle(new, at + width, nothing)
@@ -81,8 +83,8 @@ def _six_rows(nothing, count, phi, factor, pitch, old, source, width, new, at, a
         d = fma_bundle(splat(phi, factor + 3), x, d)
         e = fma_bundle(splat(phi, factor + 4), x, e)
         f = fma_bundle(splat(phi, factor + 5), x, f)
-        source += width
-        factor += pitch
+        source += across
+        factor += AT_A_TIME
     store_bundle(new, at, a)
     store_bundle(new, at + width, b)
     store_bundle(new, at + 2 * width, c)
@@ -91,24 +93,57 @@ def _six_rows(nothing, count, phi, factor, pitch, old, source, width, new, at, a
     store_bundle(new, at + 5 * width, f)
 
 
+@into_caller
+def _is_wide(column, columns, n):
+    return columns - column > (AT_ONCE - 1) * n
+
+
+# Operands lie as the product reads them, so that it reads on and on. `old` is cut into strips of
+# AT_ONCE vectors, at the end of one: where column c of row 0 stands, and how far the next row is.
+@into_caller
+def _strip(column, columns, count, n):
+    first = column // (AT_ONCE * n) * (AT_ONCE * n)
+    if _is_wide(first, columns, n):
+        return first * count + column - first, AT_ONCE * n
+    return column // n * n * count + column % n, n
+
+
 # new[r, at + c] ← Σ_k phi[k, r] old[k, c], or its sum with that, for whole vectors of columns. What
-# the last one adds beyond the columns is nothing: `old` holds 0 there.
+# the last one adds beyond the columns is nothing: `old` holds 0 there. A part of the rows k at a
+# time, so that its strip of `old` stays in L1 and its Φ in L2.
 @from_kernels
-def _product(rows, columns, count, phi, factor, pitch, old, source, width, new, at, adds):
+def _product(rows, columns, count, phi, factor, old, source, width, new, at, adds):
     n = lanes(new)
-    column = 0
-    while column < columns:
-        wide = columns - column > (AT_ONCE - 1) * n
-        for row in range(0, rows, AT_A_TIME):
-            work = (
-                count, phi, factor + row, pitch, old, source + column, width, new,
-                at + row * width + column, adds,
-            )  # fmt: skip
-            if wide:
-                _six_rows(bundle(new, AT_ONCE), *work)
-            else:
-                _six_rows(bundle(new, 1), *work)
-        column += AT_ONCE * n if wide else n
+    for first in range(0, count, IN_CACHE):
+        part, column = min(IN_CACHE, count - first), 0
+        while column < columns:
+            wide = _is_wide(column, columns, n)
+            across = AT_ONCE * n if wide else n
+            for row in range(0, rows, AT_A_TIME):
+                work = (
+                    part, phi, factor + row * count + first * AT_A_TIME, old,
+                    source + column * count + first * across, across, width, new,
+                    at + row * width + column, adds or first > 0,
+                )  # fmt: skip
+                if wide:
+                    _six_rows(bundle(new, AT_ONCE), *work)
+                else:
+                    _six_rows(bundle(new, 1), *work)
+            column += across
+
+
+# Ψ_{t-1} ← D_tᵀ Ψ_t for as many columns as `nothing` is wide
+@from_kernels
+def _sparse_product(
+    nothing, states, indptr, rows, places, dynamics, psi, pitch, column, before, after, D
+):
+    for j in range(states):
+        x = nothing
+        for e in range(indptr[j], indptr[j + 1]):
+            source = after + index(rows, e) * pitch + column
+            d = splat(dynamics, D + index(places, e))
+            x = fma_bundle(d, load_bundle(psi, source, nothing), x)
+        store_bundle(psi, before + j * pitch + column, x)
 
 
 @njit(cache=True, nogil=True)
@@ -130,34 +165,26 @@ def products_range(
         block.psi[held, i, i] = 1
     for k in range(held - begin):
         t = held - 1 - k
-        before, after, D = t * states * pitch, (t + 1) * states * pitch, t * size
-        for j in range(states):
-            start, end = block.column_indptr[j], block.column_indptr[j + 1]
-            column = first
-            while column + 4 * n <= last:
-                x = bundle(psi, 4)
-                for e in range(start, end):
-                    source = after + index(rows, e) * pitch + column
-                    d = splat(dynamics, D + index(places, e))
-                    x = fma_bundle(d, load_bundle(psi, source, x), x)
-                store_bundle(psi, before + j * pitch + column, x)
+        at = t * states * pitch, (t + 1) * states * pitch, t * size
+        column = first
+        while column < last:
+            if column + 4 * n <= last:
+                _sparse_product(bundle(psi, 4), states, block.column_indptr, rows, places,
+                                dynamics, psi, pitch, column, *at)  # fmt: skip
                 column += 4 * n
-            while column < last:
-                y = bundle(psi, 1)
-                for e in range(start, end):
-                    source = after + index(rows, e) * pitch + column
-                    d = splat(dynamics, D + index(places, e))
-                    y = fma_bundle(d, load_bundle(psi, source, y), y)
-                store_bundle(psi, before + j * pitch + column, y)
+            else:
+                _sparse_product(bundle(psi, 1), states, block.column_indptr, rows, places,
+                                dynamics, psi, pitch, column, *at)  # fmt: skip
                 column += n
 
 
-# phi[k, r] ← Ψ_t[unit of row k, unit of row r], k = 0 … rows - 1, or one k alone
+# phi[k, r] ← Ψ_t[unit of row k, unit of row r] for one row k of `count`, in strips of six rows r
 @into_caller
-def _gather_row(psi, at, units, first, rows, pitch, nothing, phi, to):
-    for r in range(pitch):
-        u = index(units, first + r) if r < rows else -1
-        put(phi, to + r, value(psi, at + u) if u >= 0 else nothing)
+def _gather_row(psi, at, units, first, rows, pitch, nothing, phi, to, count):
+    for row in range(0, pitch, AT_A_TIME):
+        for r in range(row, row + AT_A_TIME):
+            u = index(units, first + r) if r < rows else -1
+            put(phi, to + row * count + r - row, value(psi, at + u) if u >= 0 else nothing)
 
 
 @njit(cache=True, nogil=True)
@@ -179,24 +206,26 @@ def blocks_range(
     old, new = pointer(block.old[thread], 0), pointer(block.new[thread], 0)
     phi, units = pointer(block.phi[thread], 0), pointer(block.row_units, 0)
     immediate, size = pointer(immediate_data, 0), immediate_data.shape[1]
-    n, nothing = lanes(J), influence.dtype.type(0)
+    n, nothing, count = lanes(J), influence.dtype.type(0), held - begin
     for p in range(first, last):
         at, rows = program.panels[p, OFFSET], program.panels[p, ROWS]
         width, stride = SLACK * program.panels[p, VECTORS], program.panels[p, STRIDE]
         row0, pitch = block.row_indptr[p], (rows + AT_A_TIME - 1) // AT_A_TIME * AT_A_TIME
         own, values = rows * pitch, rows * width  # where a run's Φ and I stand
+        own_unit = -1  # whose Φ that is
         if p == first or not block.same[p]:
             for k in range(rows):
                 # a row of no state holds anything, so it is nobody's source
                 u = index(units, row0 + k)
                 used = 0 if u < 0 else rows
-                source = (begin * states + max(u, 0)) * wide
-                _gather_row(psi, source, units, row0, used, pitch, nothing, phi, k * pitch)
-        for k in range(rows):
-            for c in range(0, width, n):
+                source, to = (begin * states + max(u, 0)) * wide, k * AT_A_TIME
+                _gather_row(psi, source, units, row0, used, pitch, nothing, phi, to, rows)
+        for c in range(0, width, n):
+            to, across = _strip(c, width, rows, n)
+            for k in range(rows):
                 x = load_bundle(J, at + k * stride + c, bundle(J, 1))
-                store_bundle(old, k * width + c, bundle(J, 1) if restarts else x)
-        _product(pitch, width, rows, phi, 0, pitch, old, 0, width, new, 0, False)
+                store_bundle(old, to + k * across, bundle(J, 1) if restarts else x)
+        _product(pitch, width, rows, phi, 0, old, 0, width, new, 0, False)
         for run in range(program.panels[p, FIRST_RUN], program.panels[p + 1, FIRST_RUN]):
             v, step = program.runs[run, FIRST_VALUE], program.runs[run, STEP]
             target, length = program.runs[run, TARGET] - at, program.runs[run, LENGTH]
@@ -205,17 +234,16 @@ def blocks_range(
             row, column = target // stride, target % stride
             u = index(units, row0 + row)
             whole = (length + n - 1) // n * n
-            for t in range(begin, held):
-                to = values + (t - begin) * width
-                for c in range(length):
-                    put(old, to + c, value(immediate, t * size + v + c * step))
-                for c in range(length, whole):
-                    put(old, to + c, nothing)
-                to, source = own + (t - begin) * pitch, ((t + 1) * states + u) * wide
-                _gather_row(psi, source, units, row0, rows, pitch, nothing, phi, to)
-            _product(
-                pitch, length, held - begin, phi, own, pitch, old, values, width, new, column, True
-            )
+            for c in range(whole):
+                to, across = _strip(c, whole, count, n)
+                for t in range(begin, held):
+                    x = value(immediate, t * size + v + c * step) if c < length else nothing
+                    put(old, values + to + (t - begin) * across, x)
+            for t in range(begin, held if u != own_unit else begin):
+                to, source = own + (t - begin) * AT_A_TIME, ((t + 1) * states + u) * wide
+                _gather_row(psi, source, units, row0, rows, pitch, nothing, phi, to, count)
+            own_unit = u
+            _product(pitch, whole, count, phi, own, old, values, width, new, column, True)
         for k in range(rows):
             for c in range(0, stride, n):
                 store_part(J, at + k * stride + c, stride - c, load_part(new, k * width + c, n))

@@ -160,15 +160,21 @@ def _columns(nothing, do, panel, column, segments, entries, dynamics, old, J):
                 at += 2 * stride
 
 
-# Steps 1 and 2 of a panel, in one pass over its columns where they fit in the registers: one text,
-# compiled for every width.
+# One text, compiled for every width.
 @into_caller
-def _multiply(panel, segments, entries, dynamics, J, old):
+def multiply_panel(copies, panel, segments, entries, dynamics, J, old):
+    """Do steps 1 and 2, in one pass over the columns where they fit in the registers.
+
+    Where it copies nothing, `old` holds the panel, in rows of whole vectors, and the row of zeros.
+    """
     n = lanes(J)
     vectors = panel.width // n
     passes = (vectors + ONE_PASS - 1) // ONE_PASS
-    for stage in range(1 if passes == 1 else 2):  # all columns are copied before any is written
-        do = COPY | MULTIPLY if passes == 1 else COPY if stage == 0 else MULTIPLY
+    both = copies and passes > 1  # all columns are copied before any is written
+    for stage in range(2 if both else 1):
+        do = MULTIPLY
+        if copies:
+            do = COPY | MULTIPLY if passes == 1 else COPY if stage == 0 else MULTIPLY
         right = vectors
         for left in range(passes, 0, -1):
             # From right to left, so that what a row's last vector spills over is written after it.
@@ -195,9 +201,10 @@ def _multiply(panel, segments, entries, dynamics, J, old):
                 _columns(bundle(J, 10), *work)
 
 
-# I[i, w] is added where its runs say. Values that lie one after the other are added by vectors.
+# Values that lie one after the other are added by vectors.
 @into_caller
-def _add_immediate(first, last, runs, immediate, J):
+def add_immediate(first, last, runs, immediate, J):
+    """Do step 3: add I[i, w] where its runs say."""
     n = lanes(J)
     for run in range(RUN_FIELDS * first, RUN_FIELDS * last, RUN_FIELDS):
         v, step = index(runs, run + FIRST_VALUE), index(runs, run + STEP)
@@ -317,10 +324,10 @@ def panels_range(
                     index(a_panels, here + FIRST_ENTRY), at, ahead, stride,
                 )  # fmt: skip
                 dynamics = pointer(dynamics_data, b * D_size)
-                _multiply(panel, a_segments, a_entries, dynamics, J, a_scratch)
+                multiply_panel(True, panel, a_segments, a_entries, dynamics, J, a_scratch)
                 first, last = index(a_panels, here + FIRST_RUN), index(a_panels, then + FIRST_RUN)
                 immediate = pointer(immediate_data, b * I_size)
-                _add_immediate(first, last, a_runs, immediate, J)
+                add_immediate(first, last, a_runs, immediate, J)
             if mode & CONTRACT:
                 first = index(a_panels, here + FIRST_MEMBER)
                 last = index(a_panels, then + FIRST_MEMBER)

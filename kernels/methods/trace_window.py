@@ -10,7 +10,7 @@ A weight costs one multiply-add a step, as in the backward pass of BPTT. Φ_t s_
 of s_t in `Steps.d_pre`, which nothing reads once the backward pass is done.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..cells.maps import Maps, Partials
 from ..compiler.borrow import borrow
+from ..compiler.decorators import into_caller
 from ..learning.steps import Learner, Steps
 from ..vectors.arithmetic import total
 from ..vectors.simd import (
@@ -64,18 +65,20 @@ def fold_steps(
     maps: Maps,  # in
     partials: Partials,  # in
     steps: Steps,  # in; d_pre in/out: s_t -> Φ_t s_t
-    carried: WindowTraces,  # in; chain out: Φ_0
+    traces: Traces,  # in
+    chain: NDArray[np.floating],  # (Σ touched², units * abreast)  out  Φ_0
+    fresh: NDArray[np.floating],  # (C, units * abreast)           scratch
 ) -> None:
     """Work out what the steps held do to the traces of some units."""
-    chain, fresh, blocks = carried.chain, carried.fresh, carried.traces.blocks[0]
+    blocks = traces.blocks[0]
     begin, end = first * abreast, last * abreast
     n_maps = steps.d_pre.shape[3]
     for i in range(held + 1):
         t = held - i  # its blocks lead to the step before it; the first round has none
         if i > 0:
             own_blocks(
-                first, last, abreast, maps, partials, carried.traces.own_weight,
-                carried.traces.drops_h, steps.d_state[t, g], steps.d_pre[t, g], steps.resets[t],
+                first, last, abreast, maps, partials, traces.own_weight,
+                traces.drops_h, steps.d_state[t, g], steps.d_pre[t, g], steps.resets[t],
                 g * abreast, blocks,
             )  # fmt: skip
         row = 0
@@ -145,6 +148,83 @@ def contract_units(
                 to += (touched - 1) * across
 
 
+class Sweep(NamedTuple):
+    """Where the numbers of a sweep lie, as bare pointers, and how far apart."""
+
+    held: Any  # steps
+    abreast: int
+    n: int  # lanes
+    indices: Any
+    z: Any
+    stride: Any  # from step to step of z
+    slopes: Any  # Φ_t s_t
+    d_step: Any  # from step to step of them
+    pitch: Any  # from component to component
+    phi: Any  # Φ_0
+    columns: Any  # from number to number of it
+    trace: Any
+
+
+# Several weights at once: each multiply-add waits for the one before it in its sum. A weight has
+# one trace for the first of these, two side by side for the second.
+@into_caller
+def _four_traces(s, w, at, keep, to):
+    n, z, trace = s.n, s.z, s.trace
+    i, j = index(s.indices, w) * n, index(s.indices, w + 1) * n
+    k, m = index(s.indices, w + 2) * n, index(s.indices, w + 3) * n
+    kept, none = load(s.phi, keep), zero(trace)
+    a, b = fma(kept, load(trace, to), none), fma(kept, load(trace, to + n), none)
+    c, d = fma(kept, load(trace, to + 2 * n), none), fma(kept, load(trace, to + 3 * n), none)
+    for t in range(s.held):
+        slope, step = load(s.slopes, at + t * s.d_step), t * s.stride
+        a, b = fma(slope, load(z, i + step), a), fma(slope, load(z, j + step), b)
+        c, d = fma(slope, load(z, k + step), c), fma(slope, load(z, m + step), d)
+    store(trace, to, a)
+    store(trace, to + n, b)
+    store(trace, to + 2 * n, c)
+    store(trace, to + 3 * n, d)
+
+
+@into_caller
+def _two_pairs(s, w, at, other, keep, to):
+    n, z, trace, columns = s.n, s.z, s.trace, s.columns
+    i, j, none = index(s.indices, w) * n, index(s.indices, w + 1) * n, zero(trace)
+    a, b = load(trace, to), load(trace, to + n)
+    c, d = load(trace, to + 2 * n), load(trace, to + 3 * n)
+    here, across = load(s.phi, keep), load(s.phi, keep + columns)
+    back, there = load(s.phi, keep + 2 * columns), load(s.phi, keep + 3 * columns)
+    a, b = fma(across, b, fma(here, a, none)), fma(there, b, fma(back, a, none))
+    c, d = fma(across, d, fma(here, c, none)), fma(there, d, fma(back, c, none))
+    for t in range(s.held):
+        one, two = load(s.slopes, at + t * s.d_step), load(s.slopes, other + t * s.d_step)
+        x, y = load(z, i + t * s.stride), load(z, j + t * s.stride)
+        a, b = fma(one, x, a), fma(two, x, b)
+        c, d = fma(one, y, c), fma(two, y, d)
+    store(trace, to, a)
+    store(trace, to + n, b)
+    store(trace, to + 2 * n, c)
+    store(trace, to + 3 * n, d)
+
+
+# One weight of streams abreast, or a vector of weights of one stream, with any number of traces.
+@into_caller
+def _any_traces(s, source, part, which, touched, base, across, keep, to, old):
+    for q in range(touched):
+        store(old, q * s.n, load(s.trace, to + q * across))
+    for q in range(touched):
+        new = zero(s.trace)
+        for r in range(touched):
+            place = keep + (q * touched + r) * s.columns
+            kept = splat(s.phi, place) if s.abreast == 1 else load(s.phi, place)
+            new = fma(kept, load(old, r * s.n), new)
+        at = index(which, q) * s.pitch + base
+        for t in range(s.held):
+            slope = splat(s.slopes, at) if s.abreast == 1 else load(s.slopes, at)
+            new = fma(slope, load_part(s.z, source + t * s.stride, part), new)
+            at += s.d_step
+        store(s.trace, to + q * across, new)
+
+
 @njit(cache=True, nogil=True)
 def advance_units(
     first: int,
@@ -161,13 +241,15 @@ def advance_units(
     scratch: NDArray[np.floating],  # (C * lanes,)       scratch
 ) -> None:
     """Take the traces of some units of a group of streams through the steps held."""
-    indptr, indices = pointer(maps.indptr, 0), pointer(maps.indices, 0)
-    trace, old, phi = pointer(traces, 0), pointer(scratch, 0), pointer(chain, 0)
+    indptr, indices, old = pointer(maps.indptr, 0), pointer(maps.indices, 0), pointer(scratch, 0)
     groups, components, n_maps, columns = steps.d_pre.shape[1:]
     sources = steps.gathered if abreast == 1 else steps.sources
-    stride, d_step = groups * sources.shape[2], groups * components * n_maps * columns
-    z, slopes = pointer(sources, g * sources.shape[2]), pointer(steps.d_pre, g * d_step // groups)
-    n = lanes(trace)
+    size, n, pitch = components * n_maps * columns, lanes(old), n_maps * columns
+    s = Sweep(
+        held, abreast, n, indices, pointer(sources, g * sources.shape[2]),
+        groups * sources.shape[2], pointer(steps.d_pre, g * size), groups * size, pitch,
+        pointer(chain, 0), columns, pointer(traces, 0),
+    )  # fmt: skip
     for u in range(first, last):
         to, row = starts[u], 0
         for m in range(n_maps):
@@ -175,23 +257,20 @@ def advance_units(
             which = pointer(partials.map_components, partials.map_indptr[m])
             touched = partials.map_indptr[m + 1] - partials.map_indptr[m]
             across = (end - w + n - 1) // n * n if abreast == 1 else n
+            keep, base = row * columns + u * abreast, m * columns + u * abreast
+            if abreast > 1 and touched == 1:
+                while w + 4 <= end:
+                    _four_traces(s, w, index(which, 0) * pitch + base, keep, to)
+                    w, to = w + 4, to + 4 * n
+            elif abreast > 1 and touched == 2:
+                one, two = index(which, 0) * pitch + base, index(which, 1) * pitch + base
+                while w + 2 <= end:
+                    _two_pairs(s, w, one, two, keep, to)
+                    w, to = w + 2, to + 4 * n
             while w < end:
                 part = min(n, end - w) if abreast == 1 else n
                 source = w if abreast == 1 else index(indices, w) * n
-                for q in range(touched):
-                    store(old, q * n, load(trace, to + q * across))
-                for q in range(touched):
-                    new = zero(trace)
-                    for r in range(touched):
-                        at = (row + q * touched + r) * columns + u * abreast
-                        keep = splat(phi, at) if abreast == 1 else load(phi, at)
-                        new = fma(keep, load(old, r * n), new)
-                    at = (index(which, q) * n_maps + m) * columns + u * abreast
-                    for t in range(held):
-                        slope = splat(slopes, at) if abreast == 1 else load(slopes, at)
-                        new = fma(slope, load_part(z, source + t * stride, part), new)
-                        at += d_step
-                    store(trace, to + q * across, new)
+                _any_traces(s, source, part, which, touched, base, across, keep, to, old)
                 if abreast == 1:
                     w, to = w + n, to + n
                 else:
@@ -229,14 +308,16 @@ def advance_part(
     maps: Maps,
     partials: Partials,
     steps: Steps,
-    carried: WindowTraces,
+    traces: Traces,
+    chain: NDArray[np.floating],
+    fresh: NDArray[np.floating],
 ) -> None:
     """Take a part of the units through the steps held, for all streams."""
-    first, last, traces = parts[part], parts[part + 1], carried.traces
+    first, last = parts[part], parts[part + 1]
     for g in range(traces.traces.shape[0]):
-        fold_steps(first, last, abreast, g, held, maps, partials, steps, carried)
+        fold_steps(first, last, abreast, g, held, maps, partials, steps, traces, chain, fresh)
         advance_units(
-            first, last, abreast, g, held, maps, partials, steps, carried.chain, traces.starts,
+            first, last, abreast, g, held, maps, partials, steps, chain, traces.starts,
             traces.traces[g], traces.old[part],
         )  # fmt: skip
         # a slope that is 0 by its structure is never written: what was folded into it must go
@@ -270,13 +351,15 @@ def advance_shared(
     maps: Maps,
     partials: Partials,
     steps: Steps,
-    carried: WindowTraces,
+    traces: Traces,
+    chain: NDArray[np.floating],
+    fresh: NDArray[np.floating],
 ) -> None:
     """Run `advance_part` on all parts, a thread on some of them each; otherwise its arguments."""
     count = parts.size - 1
     for i in prange(threads):
         for part in range(count * i // threads, count * (i + 1) // threads):
-            advance_part(part, parts, abreast, held, maps, partials, steps, carried)
+            advance_part(part, parts, abreast, held, maps, partials, steps, traces, chain, fresh)
 
 
 @njit(cache=True, nogil=True)
@@ -307,14 +390,16 @@ def advance_parts(
     maps: Maps,
     partials: Partials,
     steps: Steps,
-    carried: WindowTraces,
+    traces: Traces,
+    chain: NDArray[np.floating],
+    fresh: NDArray[np.floating],
 ) -> None:
     """Run `advance_part` on all parts; see `steps.apply_parts`."""
     if threads is None:
         for part in range(parts.size - 1):
-            advance_part(part, parts, abreast, held, maps, partials, steps, carried)
+            advance_part(part, parts, abreast, held, maps, partials, steps, traces, chain, fresh)
     else:
-        advance_shared(threads, parts, abreast, held, maps, partials, steps, carried)
+        advance_shared(threads, parts, abreast, held, maps, partials, steps, traces, chain, fresh)
 
 
 @njit(cache=True, nogil=True)
@@ -339,5 +424,6 @@ def close_traces(
     if not is_sound(learner):
         return
     advance_parts(
-        learner.threads, learner.parts, abreast, held, learner.maps, partials, steps, carried
-    )
+        learner.threads, learner.parts, abreast, held, learner.maps, partials, steps,
+        carried.traces, carried.chain, carried.fresh,
+    )  # fmt: skip

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..cells.maps import Dynamics, Partials, dynamics_values, immediate_gathered
 from ..compiler.borrow import borrow
 from ..compiler.decorators import into_caller
-from ..influence.advance import WindowData, advance, contract
+from ..influence.advance import WindowData, contract
 from ..influence.block import Block
 from ..influence.store import Store
 from ..learning.optimizers import squared_norm
@@ -44,6 +44,7 @@ from .uoro import RankOne, add_rank_one, follow_stream, push_stream
 class WindowPanels(NamedTuple):
     """The influence on a pattern, and what leads to it from the steps held."""
 
+    advance: Callable[..., None]  # `advance`, as a pointer: 10 s to compile, not with each readout
     dynamics: Dynamics
     shared: Callable[..., None] | None  # `panels_threads`, or None
     block: Block | None  # for dense products
@@ -100,7 +101,7 @@ def close_panels(
             immediate_gathered(
                 learner.maps, partials, steps.gathered[t, b], d_pre, data.immediate_data[b, t]
             )
-    advance(held, carried.shared, carried.block, carried.store, data)
+    carried.advance(held, carried.shared, carried.block, carried.store, data)
 
 
 @njit(cache=True, nogil=True)

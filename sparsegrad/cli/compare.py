@@ -8,6 +8,7 @@ from sparsegrad.cli.flags import add_flags, given_settings, split_words
 from sparsegrad.cli.messages import FAILED, INTERRUPTED, complain, net
 from sparsegrad.cli.messages import tell as say
 from sparsegrad.cli.pictures import drawn
+from sparsegrad.registry import EVERY, METHOD_WORDS, listed
 from sparsegrad.runs.settings import Settings
 from sparsegrad.system.processors import usable_processors
 
@@ -33,7 +34,8 @@ def add_compare(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--methods", nargs="+", metavar="METHOD", required=True)
+    add("--methods", nargs="+", metavar="METHOD", required=True,
+        help=f"{listed(METHOD_WORDS)}; {EVERY}")  # fmt: skip
     add("--rates", nargs="+", metavar="R", help=f"learning rates (default: {Settings.rate:g})")
     add("--seeds", nargs="+", metavar="SEED", help="(default: 0 1 2)")
     add("--jobs", metavar="N", help="processes side by side (default: one per processor granted)")

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sparsegrad.registry import CELLS, METHOD_WORDS, OPTIMIZERS, listed
+from sparsegrad.registry import CELLS, EVERY, METHOD_WORDS, OPTIMIZERS, listed
 from sparsegrad.runs.settings import Settings
 
 FLAGS = (
@@ -20,7 +20,7 @@ FLAGS = (
     ("gate-masks", "HOW", "independent or shared"),
     ("hidden", "H", "width of a hidden layer of the readout; 0: none"),
     ("dtype", "T", "float32 or float64"),
-    ("method", "METHOD", listed(METHOD_WORDS)),
+    ("method", "METHOD", f"{listed(METHOD_WORDS)}; {EVERY}"),
     ("update", "WHEN", "step: the weights change after every step; or sequence"),
     ("optimizer", "OPT", listed(OPTIMIZERS)),
     ("rate", "R", "learning rate"),

@@ -1,5 +1,7 @@
 """Whether a window takes J by steps or by dense products, and where these find their data."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,14 +52,13 @@ def plan_block(
     order = np.argsort(pattern.dynamics_indices, kind="stable")
     row_of = np.repeat(np.arange(states), np.diff(pattern.dynamics_indptr))
     counts = np.bincount(pattern.dynamics_indices, minlength=states)
-    rows, width = program.panels[:-1, ROWS], SLACK * program.panels[:-1, VECTORS]
-    pitch = -(-rows // AT_A_TIME) * AT_A_TIME
-    like = np.zeros(rows.size, bool)
-    for p in range(1, rows.size):
+    like = np.zeros(row_indptr.size - 1, bool)
+    for p in range(1, like.size):
         one, two = (row_units[row_indptr[q] : row_indptr[q + 1]] for q in (p - 1, p))
         like[p] = np.array_equal(one, two)
-    sizes = ((rows + steps) * pitch, (rows + steps) * width, pitch * width)
-    wide = -(-states // SLACK) * SLACK
+    psi, phi, old, new = (
+        aligned_zeros(shape, dtype) for shape in _shapes(pattern, program, steps, threads)
+    )
     return Block(
         column_indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         column_rows=row_of[order].astype(np.int32),
@@ -65,10 +66,10 @@ def plan_block(
         row_indptr=row_indptr,
         row_units=row_units,
         same=like,
-        psi=aligned_zeros((steps + 1, states, wide), dtype),
-        phi=aligned_zeros((threads, int(sizes[0].max()) + SLACK), dtype),
-        old=aligned_zeros((threads, int(sizes[1].max()) + 4 * SLACK), dtype),
-        new=aligned_zeros((threads, int(sizes[2].max()) + 4 * SLACK), dtype),
+        psi=psi,
+        phi=phi,
+        old=old,
+        new=new,
     )
 
 
@@ -98,6 +99,29 @@ def multiply_adds_of_blocks(pattern: ReachPattern, program: Program, window: int
 def _steps_of_block(window: int) -> int:
     """Return how many steps a block has: as many as can be, in pieces of equal length."""
     return -(-window // -(-window // LONGEST))
+
+
+def block_values(pattern: ReachPattern, program: Program, window: int, threads: int) -> int:
+    """Return how many numbers :func:`plan_block` allocates; its arguments."""
+    if multiply_adds_of_blocks(pattern, program, window) is None:
+        return 0
+    shapes = _shapes(pattern, program, _steps_of_block(window), threads)
+    return sum(map(math.prod, shapes))
+
+
+def _shapes(
+    pattern: ReachPattern, program: Program, steps: int, threads: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of Ψ, of Φ on a panel, of the panel as it was and as it will be."""
+    rows, width = program.panels[:-1, ROWS], SLACK * program.panels[:-1, VECTORS]
+    pitch = -(-rows // AT_A_TIME) * AT_A_TIME
+    most = [
+        int(sizes.max()) + 4 * SLACK
+        for sizes in ((rows + steps) * pitch, (rows + steps) * width, pitch * width)
+    ]
+    states = pattern.shape[1]
+    wide = -(-states // SLACK) * SLACK
+    return (steps + 1, states, wide), *((threads, size) for size in most)
 
 
 def _row_units(program: Program) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

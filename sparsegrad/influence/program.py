@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from sparsegrad.kernels.influence.panels import MOST_VECTORS
 from sparsegrad.kernels.influence.tables import (
     END_SEGMENT,
+    FIRST_RUN,
     FIRST_SEGMENT,
     OFFSET,
     OWN,
     PAIRS,
     ROWS,
     SHARED,
+    STRIDE,
+    TARGET,
     VECTORS,
 )
 from sparsegrad.kernels.vectors.simd import SLACK
@@ -65,6 +68,16 @@ class Program(NamedTuple):
         """Elements of scratch that one thread needs: the tallest panel and a row of zeros."""
         rows, vectors = self.panels[:-1, ROWS], self.panels[:-1, VECTORS]
         return int(((rows + 1) * vectors).max(initial=MOST_VECTORS)) * SLACK + SLACK
+
+
+def scratch_runs(program: Program) -> NDArray[np.int64]:
+    """Return the runs with their places in a scratch panel, whose rows are of whole vectors."""
+    panel = np.repeat(np.arange(len(program.panels) - 1), np.diff(program.panels[:, FIRST_RUN]))
+    offset, stride, vectors = program.panels[panel][:, [OFFSET, STRIDE, VECTORS]].T
+    runs = program.runs.copy()
+    row, column = np.divmod(runs[:, TARGET] - offset, stride)
+    runs[:, TARGET] = row * SLACK * vectors + column
+    return runs
 
 
 def cut_work(program: Program, batch: int, threads: int) -> NDArray[np.int64]:

@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
-from sparsegrad.influence.block import plan_block
+from sparsegrad.influence.block import block_values, plan_block
 from sparsegrad.influence.influence import Influence
-from sparsegrad.kernels.influence.advance import WindowData
+from sparsegrad.influence.program import scratch_runs
+from sparsegrad.kernels.compiler.pointers import pointer_to
+from sparsegrad.kernels.influence.advance import WindowData, advance
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.snap import Jacobians, run_snap
 from sparsegrad.kernels.methods.window import WindowPanels, close_panels
@@ -19,6 +21,7 @@ from sparsegrad.methods.traces import TraceEngine, own_weights
 from sparsegrad.methods.window import Carried, check_window, goes_back, windowed
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.checks import integer
+from sparsegrad.system.memory import aligned_zeros
 from sparsegrad.system.threads import start_threads
 
 if TYPE_CHECKING:
@@ -142,10 +145,12 @@ class InfluenceEngine:
             )
         )
 
-    def values_per_step(self) -> int:
-        """Return how many values of D and I a window holds of each step."""
-        pattern = self.pattern
-        return self.batch * (pattern.dynamics_indices.size + pattern.immediate_indices.size)
+    def window_values(self, window: int) -> int:
+        """Return how many numbers a window needs: D and I of each step, and scratch."""
+        pattern, program, threads = self.pattern, self._store.program, self.influence.threads
+        each = self.batch * (pattern.dynamics_indices.size + pattern.immediate_indices.size)
+        block = block_values(pattern, program, window, threads)
+        return window * each + block + threads * 2 * program.scratch_size
 
     def carried(self, window: int) -> Carried:
         """Allocate what takes the influence through `window` steps at once."""
@@ -156,8 +161,12 @@ class InfluenceEngine:
             dynamics_data=np.zeros((self.batch, window, sizes[0]), dtype),
             immediate_data=np.zeros((self.batch, window, sizes[1]), dtype),
             begins=np.zeros(self.batch, np.int64),
+            runs=scratch_runs(store.program),
+            scratch=aligned_zeros((self.influence.threads, 2, store.program.scratch_size), dtype),
         )
-        panels = WindowPanels(self._jacobians.dynamics, self._shared, block, store, data)
+        taken = self._shared, block, store, data
+        step = pointer_to(advance, np.int64(0), *taken)
+        panels = WindowPanels(step, self._jacobians.dynamics, *taken)
         return Carried(close_panels, panels, store.panels, self.cell.kind.partials)
 
     def flush(self, learner: Learner) -> None:

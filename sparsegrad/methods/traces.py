@@ -1,5 +1,6 @@
 """The engine of SnAp-1 and RFLO: a trace per weight, which stays within its own unit."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -68,19 +69,20 @@ class TraceEngine:
             *run_traces(update, learner, kind.kept, chunk, streams, self.steps, self._traces)
         )
 
-    def values_per_step(self) -> int:
-        """Return 0: nothing more is held of a step."""
-        return 0
+    def window_values(self, window: int) -> int:
+        """Return how many numbers a window needs: as many for any."""
+        return sum(map(math.prod, self._window_shapes()))
+
+    def _window_shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        kind, columns = self.cell.kind, self._traces.blocks.shape[3]
+        pairs = int((np.diff(kind.kept.map_indptr) ** 2).sum())
+        return (pairs, columns), (kind.components, columns)
 
     def carried(self, window: int) -> Carried:
         """Allocate what takes the traces through any number of steps at once."""
-        kind, dtype, columns = self.cell.kind, self.cell.dtype, self._traces.blocks.shape[3]
-        pairs = int((np.diff(kind.kept.map_indptr) ** 2).sum())
-        data = WindowTraces(
-            traces=self._traces,
-            chain=aligned_zeros((pairs, columns), dtype),
-            fresh=aligned_zeros((kind.components, columns), dtype),
-        )
+        kind, dtype = self.cell.kind, self.cell.dtype
+        chain, fresh = (aligned_zeros(shape, dtype) for shape in self._window_shapes())
+        data = WindowTraces(traces=self._traces, chain=chain, fresh=fresh)
         return Carried(close_traces, data, self._traces.traces, kind.kept)
 
     def flush(self, learner: Learner) -> None:

@@ -89,8 +89,8 @@ class RankOneEngine:
             *run_uoro(update, learner, kind.partials, chunk, streams, self.steps, self.estimate)
         )
 
-    def values_per_step(self) -> int:
-        """Return 0: nothing more is held of a step."""
+    def window_values(self, window: int) -> int:
+        """Return 0: a window needs no more than its steps."""
         return 0
 
     def carried(self, window: int) -> Carried:

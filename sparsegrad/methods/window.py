@@ -1,5 +1,6 @@
 """Windows: exact inside by BPTT, influence before; one engine for every method."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numba
@@ -44,8 +45,8 @@ class InfluenceStore(Engine, Protocol):
     cell: Cell
     batch: int
 
-    def values_per_step(self) -> int:
-        """Return how many numbers `carried` holds of each step."""
+    def window_values(self, window: int) -> int:
+        """Return how many numbers `carried` allocates for a window."""
 
     def carried(self, window: int) -> Carried:
         """Allocate what takes the influence through `window` steps at once."""
@@ -72,7 +73,17 @@ def goes_back(window: int | None) -> bool:
     return window is not None and window > 1
 
 
-def require_history(window: int, cell: Cell, batch: int, layout: Layout, values: int = 0) -> None:
+def _none(window: int) -> int:
+    return 0
+
+
+def require_history(
+    window: int,
+    cell: Cell,
+    batch: int,
+    layout: Layout,
+    values: Callable[[int], int] = _none,
+) -> None:
     """Refuse a window whose history does not fit in memory, before it is allocated.
 
     Parameters
@@ -83,8 +94,8 @@ def require_history(window: int, cell: Cell, batch: int, layout: Layout, values:
     batch : int
     layout : Layout
         Of the steps.
-    values : int
-        Numbers that are held of each step beside those of `Layout.steps`.
+    values : function
+        How many numbers a window needs beside those of `Layout.steps`.
 
     Raises
     ------
@@ -92,14 +103,25 @@ def require_history(window: int, cell: Cell, batch: int, layout: Layout, values:
         If it needs more than the memory that is available.
     """
     each = sum(array.nbytes for array in layout.steps(cell, batch, 1))
-    bytes_per_step = each + values * cell.dtype.itemsize
-    available, needed = available_memory(), window * bytes_per_step
-    if available is not None and needed > available:
-        raise MemoryError(
-            f"the history of a window must fit in the available memory of "
-            f"{available / 2**30:.3g} GiB, got {window} steps of {needed / 2**30:.3g} GiB; "
-            f"the largest window that fits is {available // bytes_per_step}"
-        )
+
+    def needed(steps: int) -> int:
+        return steps * each + values(steps) * cell.dtype.itemsize
+
+    available = available_memory()
+    if available is None or needed(window) <= available:
+        return
+    fits, beyond = 0, window
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        if needed(middle) <= available:
+            fits = middle
+        else:
+            beyond = middle
+    advice = f"the largest window that fits is {fits}" if fits else "none fits"
+    raise MemoryError(
+        f"the history of a window must fit in the available memory of {available / 2**30:.3g} GiB, "
+        f"got {window} steps of {needed(window) / 2**30:.3g} GiB; {advice}"
+    )
 
 
 def new_history(cell: Cell, layout: Layout) -> History:
@@ -147,7 +169,7 @@ class WindowEngine:
     def __init__(self, store: InfluenceStore, window: int) -> None:
         cell, layout, batch = store.cell, store.layout, store.batch
         self.store, self.window, self.layout = store, window, layout
-        require_history(window, cell, batch, layout, store.values_per_step())
+        require_history(window, cell, batch, layout, store.window_values)
         self.steps = layout.steps(cell, batch, window)
         self.history = new_history(cell, layout)
         self._close, self._data, self._influence, self._partials = store.carried(window)

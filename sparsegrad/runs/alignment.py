@@ -57,7 +57,9 @@ class Follower:
         cell, batch = learner.cell, learner.batch
         self._cell, self._method = cell, method
         self._every, self._steps = every, 0
-        self.window = method.window or 1 if hasattr(method, "window") else 1
+        # rolling BPTT brings the gradient of each loss at its own step
+        rolls = isinstance(method, BPTT) and method.update_every is not None
+        self.window = 1 if rolls else getattr(method, "window", None) or 1
         self.bounded = isinstance(method, SnAp) and self.window == 1
         self._exact = np.zeros(cell.weights.size)
         if isinstance(method, SnAp) and self.bounded:  # n = 1 too: its traces are not on a pattern
@@ -126,9 +128,9 @@ def compare_gradients(
     settings : Settings
         Of the run that gives the trajectory; its method must update online.
     methods : sequence of str
-        ``snap:n``, ``uoro``, ``rflo`` or ``rtrl``, with windows ``snap:n@T`` or ``bptt:T``. The
-        gradients of windows are compared window by window; where the weights change inside one,
-        its backward pass goes by those at its end.
+        ``snap:n``, ``uoro``, ``rflo`` or ``rtrl``, with windows ``snap:n@T`` or ``bptt:T``, or
+        ``bptt:T@1``, which rolls. The gradients of windows are compared window by window; where
+        the weights change inside one, its backward pass goes by those at its end.
     every : int
         Steps between samples of the dropped mass.
 
@@ -183,7 +185,9 @@ def _check(methods: Sequence[str], trained: str) -> None:
         raise ValueError("methods must name at least one value, got none")
     for word in (*methods, trained):
         method = parse_method(word, 0)
-        if isinstance(method, BPTT) and (method.window is None or word == trained):
+        if not isinstance(method, BPTT) or method.update_every is not None:
+            continue
+        if method.window is None or word == trained:
             raise ValueError(
                 f"--passive must have methods that go forward in time or by windows, and the first "
                 f"of them must train, got {word!r}"
