@@ -49,7 +49,7 @@ class WindowTraces(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def add_columns(x, y, sums, begin, end):  # type: ignore[no-untyped-def]
+def add_columns(x, y, sums, begin, end):
     """Add x · y to sums, three rows of numbers, from column begin to end."""
     for i in range(begin, end):
         put(sums, i, value(sums, i) + value(x, i) * value(y, i))
