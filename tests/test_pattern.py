@@ -2,6 +2,7 @@ import copy
 import doctest
 import os
 import pickle
+from typing import Any
 
 import hypothesis
 import numba
@@ -508,3 +509,38 @@ def test_a_pattern_built_by_hand_is_checked(change, error, text):
 def test_the_examples_in_the_docstrings_run():
     assert doctest.testmod(sparsegrad.symbolic.pattern).attempted > 0
     assert doctest.testmod(sparsegrad.symbolic.pattern).failed == 0
+
+
+class Nodes:
+    """What NumPy takes for the list of its nodes, as it does a graph of networkx."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, node: int) -> int:
+        return range(2)[node]
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (Nodes, "Nodes"),
+        (lambda: None, "NoneType"),
+        (lambda: "ab", "str"),
+        (lambda: iter([[1, 0], [0, 1]]), "list_iterator"),
+        (
+            lambda: pytest.importorskip("torch").eye(2).to_sparse(),
+            "Tensor",
+        ),
+        (
+            lambda: pytest.importorskip("jax.experimental.sparse").BCSR.fromdense(np.eye(2)),
+            "BCSR",
+        ),
+    ],
+)
+def test_what_is_no_matrix_of_ours_is_refused_by_its_name(make: Any, name: str) -> None:
+    matrix, immediate = make(), np.eye(2)
+    for given in ((matrix, immediate), (immediate, matrix)):
+        with pytest.raises(TypeError, match=f"got {name}; convert it to scipy") as raised:
+            reach(*given, 2)
+        assert "\n" not in str(raised.value)

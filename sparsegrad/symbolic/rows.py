@@ -38,7 +38,9 @@ def _shape(name: str, matrix: Any) -> tuple[int, ...]:
     if _is_sparse(matrix):
         return tuple(matrix.shape)
     try:
-        dense = np.asarray(matrix)
+        # a graph counts as a list of its nodes to NumPy
+        listed = isinstance(matrix, list | tuple) or hasattr(matrix, "__array__")
+        dense = np.asarray(matrix if listed else None)
     except Exception:  # whatever a foreign class raises when it cannot be an array
         dense = np.empty((), object)
     if dense.dtype.kind not in "biufc":
