@@ -57,6 +57,7 @@ ABOVE_THE_KERNELS = [
     "test_guard_pages.py",
     "test_house.py",
     "test_jax.py",
+    "test_jax_window.py",
     "test_memory.py",
     "test_onnx.py",
     "test_package.py",
@@ -75,6 +76,7 @@ ABOVE_THE_KERNELS = [
     "test_torch_options.py",
     "test_torch_own.py",
     "test_torch_state.py",
+    "test_torch_window.py",
     "test_train.py",
 ]
 
