@@ -51,7 +51,8 @@ def test_the_compiled_loop_needs_no_interpreter(example):
 
 def test_every_example_is_tested():
     there = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert there == {*LEARNING, "stream"}  # stream: test_c.py
+    elsewhere = {"stream", "actor_critic", "streaming_ac"}  # test_c.py, test_rl_examples.py
+    assert there == {*LEARNING, *elsewhere}
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
