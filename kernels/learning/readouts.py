@@ -169,6 +169,22 @@ def affine_gradient_abreast(
 
 
 @njit(cache=True, nogil=True)
+def softmax(
+    y: NDArray[np.floating],  # (outputs,)  in/out  y -> its probabilities
+) -> tuple[np.floating, np.floating]:
+    """Turn outputs into probabilities; return the largest y, and Σ exp(y - largest)."""
+    top, mass = y[0], y.dtype.type(0)
+    for o in range(1, y.size):
+        top = max(top, y[o])
+    for o in range(y.size):
+        y[o] = np.exp(y[o] - top)
+        mass += y[o]
+    for o in range(y.size):
+        y[o] /= mass
+    return top, mass
+
+
+@njit(cache=True, nogil=True)
 def loss_and_error(
     loss: int,
     target_class: int,
@@ -180,18 +196,10 @@ def loss_and_error(
     zero, one = y.dtype.type(0), y.dtype.type(1)
     total = 0.0
     if loss == CROSS_ENTROPY:
-        top = y[0]
-        for o in range(1, n):
-            top = max(top, y[o])
-        chosen = y[target_class] - top
-        mass = zero
-        for o in range(n):
-            y[o] = np.exp(y[o] - top)
-            mass += y[o]
-        for o in range(n):
-            y[o] /= mass
+        chosen = y[target_class]
+        top, mass = softmax(y)
         y[target_class] -= one
-        total = np.log(mass) - chosen
+        total = np.log(mass) - (chosen - top)
     elif loss == SQUARED_ERROR:
         for o in range(n):
             y[o] -= target_values[o]
@@ -210,18 +218,10 @@ def to_probabilities(
     outputs: NDArray[np.floating],  # (n, outputs)  in/out
 ) -> None:
     """Turn outputs into probabilities, as `loss_and_error` forms them; values stay values."""
-    zero, half = outputs.dtype.type(0), outputs.dtype.type(0.5)
+    half = outputs.dtype.type(0.5)
     for i in range(outputs.shape[0]):
         if loss == CROSS_ENTROPY:
-            top = outputs[i, 0]
-            for o in range(1, outputs.shape[1]):
-                top = max(top, outputs[i, o])
-            mass = zero
-            for o in range(outputs.shape[1]):
-                outputs[i, o] = np.exp(outputs[i, o] - top)
-                mass += outputs[i, o]
-            for o in range(outputs.shape[1]):
-                outputs[i, o] /= mass
+            softmax(outputs[i])
         elif loss == BINARY_CROSS_ENTROPY:
             for o in range(outputs.shape[1]):
                 outputs[i, o] = half + half * np.tanh(half * outputs[i, o])

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -229,10 +230,17 @@ class OnlineLearner(SetOnce):
             return (chunk.losses, self._predicted(chunk, xs)) if outputs else chunk.losses
 
     def _run_slice(self, chunk: kernels.Chunk) -> Outcome:
-        if self._width == 1:
-            return self._engine.run(self._loop, chunk, self._streams)
+        return self._advance(self._engine, self._loop, self._streams, chunk)
+
+    def _advance(
+        self,
+        engine: Engine,
+        loop: kernels.Learner,
+        streams: kernels.Streams,
+        chunk: kernels.Chunk,
+    ) -> Outcome:
         with parallel_turn(self._width):
-            return self._engine.run(self._loop, chunk, self._streams)
+            return engine.run(loop, chunk, streams)
 
     def predict(
         self, xs: NDArray[Any], resets: NDArray[np.bool_] | None = None
@@ -308,10 +316,7 @@ class OnlineLearner(SetOnce):
             loop, since = self._loop._replace(update_every=0), int(streams.since[0])
             self._last = np.zeros(0), self.steps
 
-            def forward(part: kernels.Chunk) -> Outcome:
-                with parallel_turn(self._width):
-                    return engine.run(loop, part, streams)
-
+            forward = partial(self._advance, engine, loop, streams)
             with parallel_turn(self._width):
                 engine.flush(loop)
             try:
@@ -408,11 +413,7 @@ class OnlineLearner(SetOnce):
                 readout_grad_flat=grads.flat,
             )
             engine, streams = self._engine.fresh(), self._new_streams(self._engine.layout)
-
-            def backward(part: kernels.Chunk) -> Outcome:
-                with parallel_turn(self._width):
-                    return engine.run(learner, part, streams)
-
+            backward = partial(self._advance, engine, learner, streams)
             raise_fault(self._slices["gradient"].run(backward, chunk))
             with parallel_turn(self._width):
                 engine.flush(learner)
