@@ -16,8 +16,8 @@ EXAMPLES = """examples:
   sparsegrad compare copy --methods snap:1 snap:2 rtrl uoro rflo --rates 1e-3 3e-3 --seeds 0 1 2 \\
       --tokens 1M --out compare/copy
   sparsegrad compare copy --passive --methods snap:1 snap:2 uoro rflo --tokens 20k --out passive
-  sparsegrad compare copy --passive --units 64 --sparsity 93.75% --tokens 5k --methods rtrl rtrl@8 \
-      snap:1 snap:1@4 snap:1@16 snap:2 snap:2@8 uoro uoro@8 bptt:4 bptt:16 --out pareto
+  sparsegrad compare copy --passive --units 64 --sparsity 93.75% --tokens 5k --out pareto \\
+      --methods rtrl rtrl@8 snap:1 snap:1@4 snap:1@16 snap:2 snap:2@8 uoro uoro@8 bptt:4 bptt:16
 """
 SWEPT = ("method", "rate", "seed")
 
