@@ -79,6 +79,22 @@ def test_the_c_compiler_lays_the_struct_out_as_we_do(tmp_path):
     assert [int(offset) for offset in found] == [getattr(Struct, name).offset for name in names]
 
 
+@pytest.mark.parametrize("standard", "c89 gnu89 c99 c11 c17 c++98 c++11 c++14 c++17 c++20".split())
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_header_is_c_and_cpp_of_every_standard(tmp_path, standard):
+    source = tmp_path / ("use.cpp" if "+" in standard else "use.c")
+    source.write_text(
+        '#include "sparsegrad.h"\n#include "sparsegrad.h"\n'
+        "int main(void) { sparsegrad_program program; (void) program; return 0; }\n"
+    )
+    strict = "-Wall", "-Wextra", "-Werror", "-pedantic-errors", f"-std={standard}"
+    run = subprocess.run(
+        ["cc", *strict, "-I", header(), "-c", source, "-o", tmp_path / "use.o"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+
+
 def uniform(state, count):
     """Make the numbers of stream.c."""
     out = np.empty(count)

@@ -74,6 +74,40 @@ def test_a_fork_is_told_that_the_threads_are_not_there() -> None:
     assert lines[1:] == ["one thread works", "so does the parent"]
 
 
+POOL = """
+import multiprocessing
+import numpy as np
+import sparsegrad
+
+def learned(seed):
+    cell = sparsegrad.RNN(2, 8, sparsity=0.5, seed=seed)
+    method, optimizer = sparsegrad.SnAp(1), sparsegrad.SGD(0.1)
+    learner = sparsegrad.OnlineLearner(
+        cell, sparsegrad.Linear(1, "squared_error"), method, optimizer, threads=1
+    )
+    rng = np.random.default_rng(seed)
+    return learner.run(rng.standard_normal((20, 2)).astype("float32"), np.ones((20, 1), "float32"))
+
+if __name__ == "__main__":
+    here = [learned(seed) for seed in range(3)]
+    with multiprocessing.get_context(START).Pool(2) as pool:
+        there = pool.map(learned, range(3))
+    print(np.array_equal(here, there))
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_pool_of_processes_learns_what_one_does(tmp_path, start) -> None:
+    """Without threads a fork is as good as a process of its own, after steps too."""
+    script = tmp_path / "pool.py"
+    script.write_text(POOL.replace("START", repr(start)))
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert run.stdout == "True\n", run.stdout + run.stderr
+
+
 FINITE = (
     "import numpy as np\n"
     "from sparsegrad.kernels.vectors.finite import all_finite\n"
