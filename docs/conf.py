@@ -77,7 +77,7 @@ mathjax_path = "mathjax/tex-chtml.js"
 
 # What documents the embedding needs the frameworks; where one is missing, its page is thinner.
 autodoc_mock_imports = [
-    name for name in ("torch", "jax", "rustworkx", "onnx") if not find_spec(name)
+    name for name in ("torch", "jax", "rustworkx", "onnx", "river") if not find_spec(name)
 ]
 
 # A cell, method or optimiser with a row in the registry has its page.

@@ -67,6 +67,7 @@ ABOVE_THE_KERNELS = [
     "test_promises.py",
     "test_public_paths.py",
     "test_registry.py",
+    "test_river.py",
     "test_site.py",
     "test_rl_examples.py",
     "test_tasks.py",

@@ -69,8 +69,9 @@ def test_the_pages_are_found():
 )
 def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path):
     text = "\n".join(blocks(page, "python"))
-    for framework in ("torch", "jax"):
-        if f"import {framework}" in text and find_spec(framework) is None:
+    for framework in ("torch", "jax", "river"):
+        named = re.search(rf"^(import|from) {framework}\b", text, re.MULTILINE)
+        if named and find_spec(framework) is None:
             pytest.skip(f"{framework} is not installed")
     script = tmp_path / "page.py"  # a file: Numba caches only what has one
     script.write_text(text, "utf-8")
@@ -185,7 +186,7 @@ def public_names():
     """Every name that a package hands on, and those of the modules that are called by path."""
     yield from sparsegrad.__all__
     files = [*(ROOT / "sparsegrad").rglob("*.py"), ROOT / "kernels" / "__init__.py"]
-    called_by_path = ("jax", "c")
+    called_by_path = ("jax", "c", "river")
     for path in files:
         tree = ast.parse(path.read_text("utf-8"))
         listed = [

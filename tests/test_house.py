@@ -32,9 +32,9 @@ ORDER = (
     ("tasks",),
     ("cells", "symbolic"),
     ("influence",),
-    ("methods", "interop", "profiling"),
+    ("methods", "profiling"),
     ("learning", "figures"),
-    ("runs",),
+    ("runs", "interop"),
     ("cli",),
 )
 
