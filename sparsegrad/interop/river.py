@@ -90,7 +90,7 @@ class _Recurrent(base.Estimator):
     def _learn(
         self,
         x: Mapping[Any, Any],
-        target: list[Any],
+        target: Any,
         past: dict[Hashable, float],
         loss: str,
         outputs: int = 1,

@@ -110,7 +110,8 @@ def _moved(values: NDArray[Any], old: Cell, new: Cell) -> NDArray[Any]:
     return moved
 
 
-def _with_rows(array: NDArray[Any], rows: int) -> NDArray[Any]:
+def _with_rows(array: NDArray[Any] | None, rows: int) -> NDArray[Any]:
+    assert array is not None  # that of a checkpoint never is
     return np.pad(array, [(0, rows - len(array)), *[(0, 0)] * (array.ndim - 1)])
 
 
