@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     np.savetxt(folder / "data.csv", table(1500), delimiter=",", header="x,y,z", comments="")
     (folder / "text").write_bytes(b"abcdefgh" * 200)
-    stream = ["train", "stream", "--data", str(folder / "data.csv"), *TRAIN]
+    stream = ["train", "stream", "--data", str(folder / "data.csv"), *TRAIN, "--scale", "none"]
     assert main([*stream, "--targets", "1", "--out", str(folder / "columns")]) == 0
     assert main([*stream, "--targets", "0", "--batch", "2", "--out", str(folder / "rows")]) == 0
     chars = ["train", "chars", "--text", str(folder / "text"), *TRAIN, "--tokens", "20k"]

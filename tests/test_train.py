@@ -326,7 +326,7 @@ def test_divergence_stops_with_step_tensor_and_hint(tmp_path, capsys):
     np.save(tmp_path / "data.npy", np.full((2000, 2), 100, "float32"))
     status, _, err = run(capsys, "train", "stream", "--data", tmp_path / "data.npy", "--units", 4,
                          "--cell", "rnn", "--sparsity", 0, "--optimizer", "sgd", "--rate", "1e3",
-                         "--steps", 1, "--save", 0, "--out", out)  # fmt: skip
+                         "--steps", 1, "--save", 0, "--scale", "none", "--out", out)  # fmt: skip
     assert status == 2
     assert err.count("\n") == 1
     for words in ("diverged at step ", "must stay finite", " in readout.weight", "lower --rate",

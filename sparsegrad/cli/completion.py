@@ -19,6 +19,9 @@ WORDS = {
     "METHOD": tuple(word[: word.find(":") + 1] or word for word in METHOD_WORDS),  # snap: rtrl …
     "OPT": tuple(OPTIMIZERS),
     "HOW": ("independent", "shared"),
+    "MISSING": ("refuse", "hold", "mask"),
+    "SCALE": ("online", "none"),
+    "MARK": ("point", "comma"),
     "WHEN": ("step", "sequence"),
 }
 FILES = {

@@ -10,8 +10,13 @@ from sparsegrad.runs.settings import Settings
 
 FLAGS = (
     ("text", "FILE", "chars: a text; default: Python's own help topics"),
-    ("data", "FILE", "stream: a table, .npy or CSV, a row per time step"),
-    ("targets", "N", "stream: the last N columns are targets; 0: the next row is"),
+    ("data", "FILE", "stream: a table, a row per time step: CSV and its kin, .gz, Parquet, .npy"),
+    ("inputs", "COLUMNS", "stream: names or numbers; default: all, of the same row no target"),
+    ("targets", "COLUMNS", "stream: names or numbers; N: the last N; 0: all of the next row"),
+    ("horizon", "H", "stream: rows that targets are ahead: 1,5,10; default: 0, with targets 0: 1"),
+    ("missing", "MISSING", "stream: refuse, hold (the last value), or mask (leave out)"),
+    ("scale", "SCALE", "stream: online (running mean and deviation), or none"),
+    ("decimal", "MARK", "stream: point or comma; default: found by the numbers"),
     ("steps", "T", "chars, stream: time steps of a draw, or of a crop"),
     ("cell", "CELL", listed(CELLS)),
     ("units", "K", "number of units"),

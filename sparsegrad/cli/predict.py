@@ -27,13 +27,17 @@ def add_predict(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the run")
-    parser.add_argument("--data", type=Path, metavar="FILE", required=True, help=".npy or CSV")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", required=True, help="as train takes it"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV; default: standard output")
     parser.set_defaults(run=predict)
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Run `predict`; return the exit status."""
+    import numpy as np
+
     from sparsegrad.runs.answers import predict_table
     from sparsegrad.system.atomic import replacing
 
@@ -48,7 +52,7 @@ def predict(arguments: argparse.Namespace) -> int:
                 for row in found.tolist():
                     print(*row, sep=",", file=file)
                 if wanted is not None:
-                    missed = (found[: len(wanted)] - wanted).astype("f8")
+                    missed = (found - wanted)[~np.isnan(found - wanted)]
                     squares, count = squares + (missed**2).sum(), count + missed.size
                 rows += len(found)
         finally:

@@ -170,7 +170,7 @@ def compare_gradients(
         if settings.update == "sequence":
             learner.update_after(steps)
         loss = _learn_and_follow(learner, drawn, followers, sums)
-        task.hear(loss * learner.batch / drawn.weights.sum())
+        task.hear(loss * learner.batch / max(drawn.weights.sum(), 1.0))
         tokens += drawn.weights.size
         if tokens // every_report > reported // every_report or tokens >= budget:
             reported = tokens

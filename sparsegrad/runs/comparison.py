@@ -22,7 +22,7 @@ import numpy as np
 
 from sparsegrad.runs.folder import FILES, METRICS, claim, marked, read_metrics
 from sparsegrad.runs.run import DIVERGED, FINISHED
-from sparsegrad.runs.settings import CHANGEABLE, Settings
+from sparsegrad.runs.settings import CHANGEABLE, Settings, completed
 from sparsegrad.runs.stop import PARENT, StopWish
 from sparsegrad.system.atomic import write_whole
 from sparsegrad.system.reading import read_object
@@ -158,10 +158,11 @@ def _prepare(entry: Entry) -> None:
     """Make the folder of a run, or look whether the run that is there is the one that is wanted."""
     claim(entry.path, ("config.json",), (*FILES, METRICS, LOG))
     wanted, path = entry.settings.as_dict(), entry.path / "config.json"
-    stored = read_object(path)
-    if stored is None:
+    found = read_object(path)
+    if found is None:
         write_whole(path, (json.dumps(marked(wanted), indent=2) + "\n").encode())
         return
+    stored = completed(found)
     for name in wanted:
         # reports are further apart where the budget was larger; the old distance stays
         if name not in (*CHANGEABLE, "report") and stored.get(name) != wanted[name]:

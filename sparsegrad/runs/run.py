@@ -12,11 +12,11 @@ import numpy as np
 from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.runs.folder import MARK, REPORT, Folder, Metrics
-from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings
+from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings, completed
 from sparsegrad.runs.stop import StopWish
 from sparsegrad.runs.watch import Watch
 from sparsegrad.system.schema import anything, number, record, refuse, whole
-from sparsegrad.tasks import Sequences, Task
+from sparsegrad.tasks import Sequences, Stream, Task
 
 FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
 
@@ -139,9 +139,11 @@ class Run:
         steps, batch = drawn.weights.shape
         if self._sequence:
             learner.update_after(steps)
-        loss = float(learner.run(*drawn).sum()) * batch
+        task = self.task
+        losses = task.learn(learner, drawn) if isinstance(task, Stream) else learner.run(*drawn)
+        loss = float(losses.sum()) * batch
         scored = float(drawn.weights.sum())
-        self.task.hear(loss / scored)
+        task.hear(loss / max(scored, 1.0))  # without a target nothing is scored
         progress.tokens += steps * batch
         progress.loss += loss
         progress.scored += scored
@@ -205,7 +207,8 @@ class Run:
     def _go_on(self, folder: Folder) -> None:
         saved, where = read_checkpoint(folder.checkpoint), f"{folder.checkpoint}: extra"
         extra = _EXTRA(where, saved.extra)
-        if extra["settings"] != _fixed(self.settings):
+        stored = extra["settings"]
+        if type(stored) is not dict or completed(stored) != _fixed(self.settings):
             raise ValueError(
                 f"{folder.checkpoint} must be of the run in config.json beside it, got another's"
             )
@@ -286,7 +289,7 @@ def stored_settings(path: Path, stored: dict[str, Any]) -> dict[str, Any]:
         If they are none; the message names the file.
     """
     try:
-        kept = Settings.read({k: v for k, v in stored.items() if k != MARK}, str(path))
+        kept = Settings.read(completed({k: v for k, v in stored.items() if k != MARK}), str(path))
         Settings(**kept)
     except (TypeError, ValueError) as error:
         said = str(error)

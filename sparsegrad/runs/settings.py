@@ -37,8 +37,17 @@ class Settings:
         File for ``chars``; default: a text that Python brings along.
     data : str, optional
         File for ``stream``.
-    targets : int
-        Target columns of `data`; 0 predicts the next row.
+    inputs : str, optional
+    targets : str
+        Columns of `data`, by names or numbers; of targets, a number alone counts the last columns,
+        and 0 predicts the next row.
+    horizon : str, optional
+        Rows that the targets are ahead: ``1,5,10``.
+    missing : {"refuse", "hold", "mask"}
+    scale : {"online", "none"}
+        What a missing value of `data` does, and whether its numbers are scaled as they come.
+    decimal : {"point", "comma"}, optional
+        Decimal mark of `data`; default: found by its numbers.
     crop : bool
         ``chars`` by random crops instead of reading on.
     steps : int
@@ -71,7 +80,12 @@ class Settings:
     task: str
     text: str | None = None
     data: str | None = None
-    targets: int = 1
+    inputs: str | None = None
+    targets: str = "1"
+    horizon: str | None = None
+    missing: str = "refuse"
+    scale: str = "online"
+    decimal: str | None = None
     crop: bool = False
     steps: int = 128
     cell: str = "gru"
@@ -105,7 +119,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("hidden", "targets", "seed", "threads", "clip", "save"):
+        _choice("missing", self.missing, ("refuse", "hold", "mask"))
+        _choice("scale", self.scale, ("online", "none"))
+        _choice("decimal", self.decimal or "point", ("point", "comma"))
+        for name in ("hidden", "seed", "threads", "clip", "save"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("rate", "seconds"):
@@ -204,7 +221,10 @@ class Settings:
         if self.task == "chars":
             text = default_text() if self.text is None else Path(self.text)
             return Chars(text, batch, self.steps, self.crop, seed, self.dtype)
-        return Stream(Path(self.data or ""), self.targets, batch, self.steps, self.dtype)
+        return Stream(
+            Path(self.data or ""), self.targets, batch, self.steps, self.dtype, self.inputs,
+            self.horizon, self.scale, self.missing, self.decimal,
+        )  # fmt: skip
 
     def make_learner(self, task: "Task") -> "OnlineLearner":
         """Return the learner at its beginning."""
@@ -242,6 +262,14 @@ class Settings:
         import numpy as np
 
         return [int(seed) for seed in np.random.SeedSequence(self.seed).generate_state(4)]
+
+
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run as it had them, those too that came after it was written."""
+    scale = "none" if stored.get("task") == "stream" else "online"
+    later = {"inputs": None, "horizon": None, "missing": "refuse", "scale": scale, "decimal": None}
+    targets = stored.get("targets", "1")
+    return later | {**stored, "targets": str(targets) if type(targets) is int else targets}
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -89,6 +89,7 @@ def words(line: dict[str, Any]) -> list[str]:
         "bits_per_character": "{:.3f} bits/char",
         "held_out_bits_per_character": "held out {:.3f}",
         "rmse": "rmse {:.4g}",
+        "rmse_persistence": "persistence {:.4g}",
     }
     return [text.format(line[name]) for name, text in known.items() if name in line]
 

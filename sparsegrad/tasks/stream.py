@@ -1,53 +1,65 @@
-"""A user's own stream of numbers, learned online: the one-step-ahead error."""
+"""A user's own table, learned online row by row: the errors of honest forecasts."""
 
 import math
-import re
-import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparsegrad.system.memory import require_memory
-from sparsegrad.system.schema import record, whole
+from sparsegrad.system.schema import anything, record, whole
+from sparsegrad.tasks.columns import choose, label
+from sparsegrad.tasks.forecast import Forecast, Learner
+from sparsegrad.tasks.scaling import Steps
 from sparsegrad.tasks.sequences import CHECKSUM, Sequences
-from sparsegrad.tasks.source import Source
-
-PIECE = 1 << 20  # bytes that are looked at together when the file is opened
+from sparsegrad.tasks.table import open_table, read_rows, refuse_missing
 
 
 class Stream:
-    """A table with one time step per row, as ``.npy`` (streamed) or CSV (loaded).
+    """A table with one time step per row: ``.npy`` (streamed), CSV and its kin, Parquet (loaded).
 
     Each step's error is taken before the step is learned from, so that it is an honest prediction.
 
     Parameters
     ----------
     path : Path
-        ``.npy`` of float32 or float64, (time, columns), or CSV, with or without a line of names: a
-        first row without any number.
-    targets : int
-        The last so many columns are targets, the others inputs. 0: all columns are inputs, and the
-        target is the next row.
+        ``.npy`` of float32 or float64, (time, columns), or a text with or without a line of names:
+        a first row without any number.
+    targets : int or str
+        The last so many columns are targets; 0: all columns, a row ahead. Or names or numbers of
+        columns, from 0 on, that commas separate.
     batch : int
         The stream is cut into so many equal parts, which are learned from side by side.
     steps : int
         Rows per part and draw.
     dtype : {"float32", "float64"}
         That the numbers are converted to.
+    inputs : str, optional
+        Names or numbers of the input columns. Default: the others, or with a horizon of 1 and more
+        all. A date that is named makes six: sine and cosine of day, week and year.
+    horizon : str, optional
+        How many rows ahead the targets are: ``1,5,10``. Default: 0, in the same row; 1 for targets
+        of 0.
+    scale, missing : str
+        As for :class:`Forecast`; here ``none`` is the default.
+    decimal : {"point", "comma"}, optional
+        Decimal mark of a text. Default: found by its numbers.
 
     Attributes
     ----------
     tokens : int
         Steps of one pass, over all parts.
+    forecast : Forecast
+        What scales and scores.
+    left_out : list of str
+        Columns of text that were not asked for.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it is empty, no table of numbers, too short, or has no column left for the inputs.
+        If it is empty, no table of numbers, too short, or has no such columns.
     """
 
     loss = "squared_error"
@@ -58,56 +70,93 @@ class Stream:
     def __init__(
         self,
         path: Path,
-        targets: int = 1,
+        targets: int | str = 1,
         batch: int = 1,
         steps: int = 128,
         dtype: DTypeLike = "float32",
+        inputs: str | None = None,
+        horizon: str | None = None,
+        scale: str = "none",
+        missing: str = "refuse",
+        decimal: str | None = None,
     ) -> None:
         self.batch, self.steps = batch, steps
-        self._path, self._targets, self._dtype = path, targets, np.dtype(dtype)
-        self._table = open_table(path)
-        rows, columns = self._table.shape
-        if targets < 0 or columns - targets < 1:
-            raise ValueError(
-                f"target columns must lie in [0, {columns - 1}] to leave an input of the "
-                f"{columns} columns of {path}, got {targets}"
-            )
-        self.inputs, self.outputs = columns - targets, targets or columns
-        self._ahead = 0 if targets else 1
-        self._part = (rows - self._ahead) // batch
+        self._path, self._dtype, self._refuse = path, np.dtype(dtype), missing == "refuse"
+        horizons = parse_horizon(horizon, str(targets))
+        self._table = table = open_table(path, decimal)
+        self._found = found = choose(table, inputs, str(targets), min(horizons) > 0)
+        self._columns = [*dict.fromkeys(found.inputs + found.targets)]
+        self.names = [name_of(table, column) for column in found.targets]
+        self.left_out = [label(table, column) for column in found.left_out]
+        places = np.cumsum([0] + [table.width(column) for column in self._columns])
+        at = dict(zip(self._columns, places[:-1].tolist(), strict=True))
+        self.forecast = Forecast(
+            int(places[-1]),
+            [at[column] for column in found.targets],
+            [at[c] + k for c in found.inputs for k in range(table.width(c))],
+            horizons, scale, missing, batch, dtype,
+        )  # fmt: skip
+        self.inputs, self.outputs = self.forecast.inputs, self.forecast.outputs
+        rows, lag = table.shape[0], self.forecast.lag
+        self._part = (rows - lag) // batch
         if self._part < 1:
-            raise ValueError(f"{path} must have a row for each of {batch} parts, got {rows} rows")
+            ahead = f" and {lag} ahead" if lag > 1 else ""
+            raise ValueError(
+                f"{path} must have a row for each of {batch} parts{ahead}, got {rows} rows"
+            )
         self.tokens = self._part * batch
         self._at = 0
+        self._steps: Steps | None = None
 
     def draw(self) -> Sequences:
         """Return the next rows of every part, at most `steps`; after the end, from the start."""
-        at = self._at
+        at, lag = self._at, self.forecast.lag
         count = min(self.steps, self._part - at)
-        starts = [b * self._part + at for b in range(self.batch)]
-        read = [self._rows(start, count + self._ahead) for start in starts]
-        table = np.ascontiguousarray(np.stack(read, axis=1))
-        xs = table[:count, :, : self.inputs]
-        targets = table[:count, :, self.inputs :] if self._targets else table[1:]
-        resets = np.zeros((count, self.batch), bool)
-        resets[0] = at == 0
+        if at == 0:
+            self.forecast.begin()
+            rows = self._rows(0, count + lag)
+        else:
+            rows = self._rows(at + lag, count)
+        self._steps, drawn = self.forecast.take(rows)
         self._at = (at + count) % self._part
-        return Sequences(xs, targets, np.ones((count, self.batch), self._dtype), resets)
+        return drawn
+
+    def learn(self, learner: Learner, drawn: Sequences) -> NDArray[np.float64]:
+        """Learn what was drawn last, and score what was predicted; return the losses.
+
+        Raises
+        ------
+        FloatingPointError
+            If the learner diverges.
+        """
+        if self._steps is None:
+            raise ValueError("a draw must come before it is learned, got none")
+        return self.forecast.learn(learner, self._steps, drawn)[0]
 
     def hear(self, loss: float) -> None:
         """Nothing depends on the loss."""
 
     def report(self, loss: float) -> dict[str, float]:
-        """Return the root of the mean squared error of a target."""
-        return {"rmse": math.sqrt(2 * loss / self.outputs)}
+        """Return the errors of the forecasts since the last report, and of two baselines."""
+        return self.forecast.recent() or {"rmse": math.sqrt(2 * loss / self.outputs)}
 
     def held_out(self) -> Sequences | None:
         """Nothing: every row is predicted before it is learned from."""
         return None
 
     def position(self) -> dict[str, Any]:
-        """Return where the parts stand."""
-        return {"at": self._at, "fingerprint": self._table.fingerprint}
+        """Return where the parts stand, and what the forecast carries."""
+        return {
+            "at": self._at,
+            "fingerprint": self._table.fingerprint,
+            "columns": {
+                "names": None if self._table.names is None else list(self._table.names),
+                "inputs": list(self._found.inputs),
+                "targets": list(self._found.targets),
+                "of": self._table.shape[1],
+            },
+            "forecast": self.forecast.state(),
+        }
 
     def go_to(self, position: Any, where: str = "position") -> None:
         """Go on from where :meth:`position` was taken.
@@ -117,137 +166,48 @@ class Stream:
         ValueError
             If it is none of this task, or the file is another one.
         """
-        rules = {"at": whole(0, self._part - 1), "fingerprint": CHECKSUM}
+        rules = {"at": whole(0, self._part - 1), "fingerprint": CHECKSUM, "columns": anything,
+                 "forecast": anything}  # fmt: skip
+        if type(position) is dict and "forecast" not in position:  # written before there was one
+            position = position | {"columns": None, "forecast": None}
         position = record(rules)(where, position)
         if position["fingerprint"] != self._table.fingerprint:
             raise ValueError(f"{self._path} must be the file of the run, got other content")
+        if position["forecast"] is not None:
+            self.forecast.go_to(position["forecast"], f"{where}.forecast")
+        elif position["at"]:
+            self.forecast.take(self._rows(position["at"], self.forecast.lag))
+            self.forecast.go_on()
         self._at = position["at"]
 
-    def _rows(self, start: int, count: int) -> NDArray[Any]:
-        return read_rows(self._table, self._path, start, count, self._dtype)
+    def _rows(self, start: int, count: int) -> NDArray[np.float64]:
+        """Return rows of every part, (count, batch, columns)."""
+        read = []
+        for b in range(self.batch):
+            first = b * self._part + start
+            rows = read_rows(self._table, first, count, self._columns, self._dtype)
+            if self._refuse:
+                refuse_missing(self._table, first, rows, self._columns, self._dtype)
+            read.append(rows)
+        return np.stack(read, axis=1)
 
 
-class Table(Protocol):
-    """A table of numbers in a file, a row per time step."""
-
-    shape: tuple[int, int]
-    fingerprint: int
-
-    def rows(self, start: int, count: int) -> NDArray[Any]:
-        """Return `count` rows from `start` on, (count, columns)."""
+def name_of(table: Any, column: int) -> str:
+    """Return a column's name, or one made of its number."""
+    return f"column_{column}" if table.names is None else str(table.names[column])
 
 
-def open_table(path: Path) -> Table:
-    """Open a table, by its name ``.npy`` or else CSV.
-
-    Raises
-    ------
-    OSError, ValueError
-        If it cannot be read, or is no table of numbers.
-    """
-    return _Npy(path) if path.suffix == ".npy" else _Csv(path)
-
-
-def read_rows(
-    table: Table, path: Path, start: int, count: int, dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Return rows of a table in a dtype, (count, columns).
+def parse_horizon(horizon: str | None, targets: str) -> tuple[int, ...]:
+    """Return the rows ahead that a setting means.
 
     Raises
     ------
     ValueError
-        If a number is not finite there.
+        If it means none.
     """
-    with np.errstate(over="ignore"):
-        rows = table.rows(start, count).astype(dtype)
-    if not np.isfinite(rows).all():
-        row, column = np.argwhere(~np.isfinite(rows))[0]
-        raise ValueError(
-            f"{path} must be finite in {dtype}, got {rows[row, column]} in row {start + row}, "
-            f"column {column}"
-        )
-    return rows
-
-
-class _Npy:
-    """A table in a ``.npy`` file, read in parts."""
-
-    def __init__(self, path: Path) -> None:
-        self._source = Source(path)
-        with open(path, "rb") as file:
-            self.shape, self._dtype = _npy_header(path, file)
-            self._start = file.tell()
-        if self._start + self.shape[0] * self._row > self._source.size:
-            raise ValueError(f"{path} is cut short: {self.shape[0]} rows were written")
-        self.fingerprint = 0
-        for start in range(0, self._source.size, PIECE):
-            piece = self._source.read(start, min(PIECE, self._source.size - start))
-            self.fingerprint = zlib.crc32(piece, self.fingerprint)
-
-    @property
-    def _row(self) -> int:
-        return self.shape[1] * self._dtype.itemsize
-
-    def rows(self, start: int, count: int) -> NDArray[Any]:
-        data = self._source.read(self._start + start * self._row, count * self._row)
-        return np.frombuffer(data, self._dtype).reshape(count, self.shape[1])
-
-
-def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, int], np.dtype[Any]]:
-    wanted = f"{path} must be a .npy table of floats, (time, columns), rows in order (C)"
-    try:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read(file)
-    except Exception:  # the header is a Python literal, and its parser fails in a dozen ways
-        raise ValueError(f"{wanted}, got another kind of file") from None
-    sizes = len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)
-    if not sizes or dtype.kind != "f" or (fortran and 1 not in shape):
-        order = "Fortran" if fortran else "C"
-        raise ValueError(f"{wanted}, got {dtype} of shape {shape} in {order} order")
-    return (shape[0], shape[1]), dtype
-
-
-class _Csv:
-    """A table in a CSV file, loaded.
-
-    A first row in which no cell is a number is a line of names. Any other row is numbers, all of
-    it, wherever it stands.
-    """
-
-    def __init__(self, path: Path) -> None:
-        source = Source(path)
-        require_memory(10 * source.size, f"the rows of {path}")
-        content = source.read(0, source.size)
-        try:
-            text = content.decode("utf-8-sig")  # a byte order mark is no part of the first cell
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} must be .npy or CSV, got a binary file") from None
-        lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
-        if lines and not any(map(_is_number, lines[0].split(","))):
-            del lines[0]
-        if not lines:
-            raise ValueError(f"{path} must hold rows of numbers, got none")
-        try:
-            self._table = np.loadtxt(lines, delimiter=",", comments=None, quotechar='"', ndmin=2)
-        except ValueError as error:
-            reason = str(error).replace("row", "row of numbers", 1)
-            raise ValueError(
-                f"{path} must be a table of numbers, below at most one row of names: {reason}"
-            ) from None
-        self.shape = self._table.shape
-        self.fingerprint = zlib.crc32(content)
-
-    def rows(self, start: int, count: int) -> NDArray[Any]:
-        return self._table[start : start + count]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell.strip().strip('"'))
-    except ValueError:
-        return False
-    return True
+    if horizon is None:
+        return (int(targets == "0"),)
+    words = [word.strip() for word in horizon.split(",")]
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        raise ValueError(f"horizon must be numbers of rows, such as 1 or 1,5,10, got {horizon!r}")
+    return tuple(map(int, words))
