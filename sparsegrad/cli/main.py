@@ -17,9 +17,11 @@ from sparsegrad.cli.info import add_info
 from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, words_of
 from sparsegrad.cli.predict import add_predict
 from sparsegrad.cli.profile import add_profile
+from sparsegrad.cli.runs import add_runs
 from sparsegrad.cli.sample import add_sample
 from sparsegrad.cli.streams import close_streams, open_streams
 from sparsegrad.cli.train import add_train
+from sparsegrad.cli.warm import add_warm
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,7 +82,8 @@ def _parser() -> _Parser:
         "--version", action="version", version=f"sparsegrad {version(DISTRIBUTION)}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_profile, add_train, add_compare, add_predict, add_sample, add_info):
+    for add in (add_profile, add_train, add_compare, add_predict, add_sample, add_runs, add_warm,
+                add_info):  # fmt: skip
         add(commands)
     add_completion(parser)
     return parser

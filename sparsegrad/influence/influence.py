@@ -8,6 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+import sparsegrad.system.compiling  # noqa: F401  says so when kernels are compiled
 from sparsegrad.influence.lowering import lower
 from sparsegrad.influence.program import Program, cut_work
 from sparsegrad.kernels.compiler.pointers import pointer_to

@@ -110,8 +110,7 @@ def _moved(values: NDArray[Any], old: Cell, new: Cell) -> NDArray[Any]:
     return moved
 
 
-def _with_rows(array: NDArray[Any] | None, rows: int) -> NDArray[Any]:
-    assert array is not None  # that of a checkpoint never is
+def _with_rows(array: Any, rows: int) -> NDArray[Any]:
     return np.pad(array, [(0, rows - len(array)), *[(0, 0)] * (array.ndim - 1)])
 
 

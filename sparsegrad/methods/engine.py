@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+import sparsegrad.system.compiling  # noqa: F401  says so when kernels are compiled
 from sparsegrad.cells.cell import Cell
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Steps, Streams
 from sparsegrad.kernels.vectors.simd import BYTES, SLACK

@@ -58,7 +58,7 @@ def claim(path: Path, marks: Collection[str], names: Collection[str]) -> None:
     own = [_is_ours(read_object(file)) for mark in marks for file in path.glob(mark)]
     if not there or any(own):
         return
-    ours = any(_bears(file) for mark in MARKED for file in path.glob(mark))
+    ours = any(bears(file) for mark in MARKED for file in path.glob(mark))
     strangers = sorted(there & set(names) if ours else there)
     if strangers or not ours:
         raise ValueError(
@@ -67,7 +67,7 @@ def claim(path: Path, marks: Collection[str], names: Collection[str]) -> None:
         )
 
 
-def _bears(path: Path) -> bool:
+def bears(path: Path) -> bool:
     """Return whether there is a JSON file, and it is ours."""
     try:
         return _is_ours(read_object(path))

@@ -41,15 +41,20 @@ class Bar:
             console=Console(file=file), transient=True, refresh_per_second=4,
         )  # fmt: skip
         self._task = self._progress.add_task("", total=total)
+        from sparsegrad.system.compiling import compiling
+
+        self._compiling, self._shown_before = compiling, compiling.show
 
     def __enter__(self) -> "Bar":
         if self._progress is not None:
             self._progress.start()
+            self._compiling.show = lambda text: self.show(text) if text else None
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._progress is not None:
             self._progress.stop()
+            self._compiling.show = self._shown_before
 
     @property
     def shown(self) -> bool:

@@ -1,0 +1,139 @@
+"""Which runs lie below a folder, how far each is, and whether it still runs.
+
+What is there may be anybody's: a file is believed once it bears our mark and says what ours do, and
+nothing is written, followed out of the folder or waited for.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparsegrad.runs.folder import LOCK, METRICS, bears, read_metrics
+from sparsegrad.runs.run import DIVERGED, FINISHED, stored_settings
+from sparsegrad.system.reading import read_object
+from sparsegrad.tasks import Chars, Copy, Stream
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where no run is known to go on
+    fcntl = None  # type: ignore[assignment]
+
+DEPTH = 5
+"""Folders within folders that are looked into."""
+RUNNING, STOPPED, DAMAGED = "running", "stopped", "damaged"
+_MEASURES = {"copy": Copy.measure, "chars": Chars.measure, "stream": Stream.measure}
+
+
+class Listed(NamedTuple):
+    """A run, in words.
+
+    Attributes
+    ----------
+    path : str
+        Below the folder that was looked into.
+    task, method, tokens, score : str
+        ``-`` where it is not known yet.
+    state : str
+        ``running``, ``finished``, ``stopped``, ``diverged``, or ``damaged`` where a file of the run
+        is none.
+    """
+
+    path: str
+    task: str
+    method: str
+    tokens: str
+    score: str
+    state: str
+
+
+def list_runs(folder: Path) -> list[Listed]:
+    """Return the runs below a folder, or of the folder itself, by path.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    OSError
+        If it cannot be read; a folder below it that cannot is passed over.
+    """
+    os.listdir(folder)  # says why not
+    return [_listed(path, path.relative_to(folder)) for path in sorted(_folders(folder))]
+
+
+def _folders(top: Path) -> Iterator[Path]:
+    """Yield the folders with a config.json of ours; links are not followed."""
+    for path, below, files in os.walk(top):
+        found = Path(path)
+        if "config.json" in files and bears(found / "config.json"):
+            yield found
+        if len(found.relative_to(top).parts) >= DEPTH:
+            below.clear()
+
+
+def _listed(path: Path, name: Path) -> Listed:
+    try:
+        settings = stored_settings(path / "config.json", read_object(path / "config.json") or {})
+        lines = read_metrics(path / METRICS)
+        summary = read_object(path / "summary.json") or {}
+    except (OSError, ValueError, KeyError):
+        return Listed(str(name), "-", "-", "-", "-", DAMAGED)
+    last: dict[str, Any] = lines[-1] if lines else {}
+    tokens = max(last.get("tokens", 0), summary["tokens"] if _counts(summary) else 0)
+    measure = _MEASURES.get(settings["task"], "loss")
+    score = next(
+        (
+            f"{key} {last[key]:.4g}"
+            for key in (f"held_out_{measure}", measure, "loss")
+            if key in last
+        ),
+        "-",
+    )
+    return Listed(
+        str(name),
+        str(settings["task"]),
+        str(settings.get("method", "-")),
+        f"{tokens:,}" if tokens else "-",
+        score,
+        _state(path, summary, last),
+    )
+
+
+def _state(path: Path, summary: dict[str, Any], last: dict[str, Any]) -> str:
+    """Return how a run is; a summary from before the last report is of an earlier process."""
+    if _locked(path / LOCK):
+        return RUNNING
+    newest = _counts(summary) and summary["tokens"] >= last.get("tokens", 0)
+    known = newest and summary.get("status") in (FINISHED, DIVERGED)
+    return str(summary["status"]) if known else STOPPED
+
+
+def _counts(summary: dict[str, Any]) -> bool:
+    return type(summary.get("tokens")) is int
+
+
+def _locked(path: Path) -> bool:
+    """Return whether a run holds the lock of its folder; ours is given back within microseconds."""
+    if fcntl is None or not path.is_file() or path.is_symlink():
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no right to read it, or a file system without locks
+        return False
+    return False
+
+
+def runs_table(rows: list[Listed]) -> str:
+    """Return the runs as a table."""
+    lines = [["run", *Listed._fields[1:]], *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in lines
+    )
