@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sparsegrad.learning.learner import OnlineLearner
     from sparsegrad.learning.optimizers import SGD, Adam, AdamW
     from sparsegrad.learning.readout import MLP, Linear
+    from sparsegrad.learning.rewiring import Pruning, Rewiring
     from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
     from sparsegrad.symbolic.pattern import ReachPattern, reach
 
@@ -41,6 +42,7 @@ _HOMES = {
     "learning.learner": ("OnlineLearner",),
     "symbolic.pattern": ("ReachPattern", "reach"),
     "learning.readout": ("MLP", "Linear"),
+    "learning.rewiring": ("Pruning", "Rewiring"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _HOME |= {row.type_name: row.home for rows in (CELLS, METHODS, OPTIMIZERS) for row in rows.values()}
@@ -73,7 +75,9 @@ __all__ = [
     "MinGRU",
     "OnlineLearner",
     "PeepholeLSTM",
+    "Pruning",
     "ReachPattern",
+    "Rewiring",
     "SnAp",
     "check_cell",
     "reach",

@@ -1,12 +1,20 @@
 """A recurrent cell on weights that exist: masks, initial values, PyTorch's layout at the door."""
 
+import math
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.cells.kind import CellKind
-from sparsegrad.cells.layout import NAMES, Places, draw_weights, lay_out, random_places
+from sparsegrad.cells.layout import (
+    NAMES,
+    Places,
+    draw_weights,
+    lay_out,
+    origins,
+    random_places,
+)
 from sparsegrad.cells.sparse import edges_to_matrix, is_sparse, stored
 from sparsegrad.system.checks import float_type, integer, plain, real, sealed
 from sparsegrad.system.ownership import SetOnce
@@ -210,6 +218,46 @@ class Cell(SetOnce):
         """Return which weights exist, as dense arrays under PyTorch's names."""
         return self.dense_of(np.ones(self.weights.size, bool))
 
+    def rewire(self, masks: dict[str, NDArray[Any]]) -> Self:
+        """Return a cell on other masks: weights of both keep their values, new ones are 0.
+
+        Parameters
+        ----------
+        masks : dict of bool arrays
+            Which weights exist, under PyTorch's names and shaped as the dense arrays; an array
+            that is not named keeps its weights. A unit may lose its last one.
+
+        Returns
+        -------
+        Cell
+            Of the same kind and options. This cell stays as it is.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a mask has another shape or is not boolean, names no array of the cell, or no weight
+            would be left.
+        """
+        exists = {name: np.sort(place) for name, (_, place) in self.places.items()}
+        _refuse_unknown(masks)
+        for name, mask in masks.items():
+            if not any(m.reads(name) for m in self.kind.maps):
+                raise ValueError(
+                    f"masks must name arrays of the cell, {', '.join(self.places)}, got {name!r}"
+                )
+            exists[name] = np.flatnonzero(_mask(name, mask, self._dense_shape(name)))
+        cell = type(self).__new__(type(self))
+        vars(cell).update({k: v for k, v in vars(self).items() if k not in ("maps", "places")})
+        cell._build(exists)
+        origin = self.origin_of(cell)
+        kept = origin >= 0
+        cell.weights[kept] = self.weights[origin[kept]]
+        return cell
+
+    def origin_of(self, cell: "Cell") -> NDArray[np.int64]:
+        """Return which weight of this cell each weight of another is, or -1: int64, (weights,)."""
+        return origins(self.places, cell.places, cell.weights.size)
+
     @property
     def states(self) -> int:
         """State numbers: units times components."""
@@ -241,6 +289,10 @@ class Cell(SetOnce):
             f"{type(self).__name__}({self.inputs}, {self.units}, dtype={self.dtype.name!r}) "
             f"with {self.weights.size} weights"
         )
+
+    def dense_size(self, name: str) -> int:
+        """Return how many weights an array could have."""
+        return math.prod(self._dense_shape(name))
 
     def _dense_shape(self, name: str) -> tuple[int, ...]:
         rows = sum(m.reads(name) for m in self.kind.maps) * self.units

@@ -18,6 +18,8 @@ NAMES = ("weight_hh", "weight_ih", "bias_ih", "bias_hh")
 """PyTorch's names, in the order in which a row of the maps holds their weights."""
 Places = dict[str, NDArray[np.int64]]
 """Under PyTorch's names: the places of the weights that exist, ascending."""
+Weights = dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Under PyTorch's names: the weights of an array, ascending, and the place of each."""
 _DRAWN = 1 << 22  # initial values that are drawn at a time
 _LARGE = 1 << 30  # places of an array from which on only weights that exist are drawn
 
@@ -45,7 +47,7 @@ def random_places(
 
 def lay_out(
     kind: CellKind, units: int, inputs: int, exists: Places, dtype: np.dtype[Any]
-) -> tuple[Maps, dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+) -> tuple[Maps, Weights]:
     """Lay the weights that exist out as one CSR, unit by unit.
 
     Returns
@@ -81,7 +83,7 @@ def lay_out(
         places, width = exists[name], widths[name]
         row = places // width  # of the dense array
         weight = np.arange(places.size) - np.searchsorted(row, np.arange(row[-1] + 1))[row]
-        weight += begin[_map_rows(kind, name, units)[row]]
+        weight += begin[map_rows(kind, name, units)[row]]
         indices[weight] = first.get(name, units + inputs) + places % width
         owner[weight] = number
         place_of[weight] = places
@@ -100,7 +102,21 @@ def lay_out(
     return maps, found
 
 
-def _map_rows(kind: CellKind, name: str, units: int) -> NDArray[np.int64]:
+def origins(before: Weights, after: Weights, weights: int) -> NDArray[np.int64]:
+    """Return which weight of one layout each weight of another was, or -1: int64, (weights,)."""
+    origin = np.full(weights, -1, np.int64)
+    for name in after.keys() & before.keys():
+        (old_weight, old_place), (weight, place) = before[name], after[name]
+        order = np.argsort(old_place, kind="stable")
+        old_weight, old_place = old_weight[order], old_place[order]
+        at = np.searchsorted(old_place, place)
+        found = at < old_place.size
+        found[found] = old_place[at[found]] == place[found]
+        origin[weight[found]] = old_weight[at[found]]
+    return origin
+
+
+def map_rows(kind: CellKind, name: str, units: int) -> NDArray[np.int64]:
     """Return the row of the maps of each row of a dense array."""
     gates = np.array([g for g, m in enumerate(kind.maps) if m.reads(name)], np.int64)
     return (np.arange(units)[None, :] * len(kind.maps) + gates[:, None]).ravel()
@@ -111,7 +127,7 @@ def _count_rows(
 ) -> NDArray[np.int64]:
     """Return how many weights of an array each row of the maps has."""
     counts = np.zeros(units * len(kind.maps), np.int64)
-    rows = _map_rows(kind, name, units)
+    rows = map_rows(kind, name, units)
     counts[rows] = np.bincount(places // width, minlength=rows.size)
     return counts
 

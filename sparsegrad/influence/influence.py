@@ -12,6 +12,7 @@ import sparsegrad.system.compiling  # noqa: F401  says so when kernels are compi
 from sparsegrad.influence.lowering import lower
 from sparsegrad.influence.program import Program, cut_work
 from sparsegrad.kernels.compiler.pointers import pointer_to
+from sparsegrad.kernels.influence.carry import carry_entries
 from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
 from sparsegrad.kernels.influence.store import Store
@@ -294,6 +295,27 @@ class Influence(SetOnce):
             raise ValueError("matrix must be finite, got NaN or infinity")
         refuse_second(self._turn, "influence")
         with self._turn:
+            csr_to_panels(*self._layout, data, self._panels[b])
+
+    def carry(self, before: "Influence", origin: NDArray[np.int64]) -> None:
+        """Take over the entries of another J that this pattern keeps too; all others become 0.
+
+        Parameters
+        ----------
+        before : Influence
+            Of the same units, batch and dtype.
+        origin : int64 array, (weights,)
+            Which weight each of this one's was there, or -1.
+        """
+        new, old = self.pattern, before.pattern
+        require_memory((new.nnz + old.nnz) * self.dtype.itemsize, "J between two patterns")
+        data, old_data = np.empty(new.nnz, self.dtype), np.empty(old.nnz, self.dtype)
+        for b in range(self.batch):
+            panels_to_csr(*before._layout, before._panels[b], old_data)
+            carry_entries(
+                origin, old.supernode, old.reach_indptr, old.reach_indices, old.indptr,
+                new.supernode, new.reach_indptr, new.reach_indices, new.indptr, old_data, data,
+            )  # fmt: skip
             csr_to_panels(*self._layout, data, self._panels[b])
 
     @property

@@ -44,6 +44,7 @@ SETTINGS: dict[str, Rule] = {
     "n": whole(1),
     "window": maybe(whole(1)),
     "update_every": maybe(whole(1)),
+    "memory": maybe(whole(1)),
     "seed": SEED,
     "rate": number(0),
     "momentum": number(0),
@@ -56,7 +57,7 @@ SETTINGS: dict[str, Rule] = {
 }
 """What a field of a method or an optimiser may be; the class itself knows its ranges closer."""
 LATER: dict[str, set[str]] = {
-    "SnAp": {"window"},
+    "SnAp": {"window", "memory"},
     "RTRL": {"window"},
     "RFLO": {"window"},
     "UORO": {"window"},

@@ -19,7 +19,7 @@ from sparsegrad.learning.generation import generate
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW
 from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
 from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
-from sparsegrad.methods.bptt import RollingEngine
+from sparsegrad.methods.bptt import HistoryEngine, RollingEngine
 from sparsegrad.registry import METHODS, listed
 from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.system.checks import flag, integer, numbers, plain, threads_wanted
@@ -456,6 +456,50 @@ class OnlineLearner(SetOnce):
             self._forward("evaluate", chunk, streams, steps)
             return chunk.losses
 
+    def probe(
+        self,
+        xs: NDArray[Any],
+        targets: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        resets: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what each step's loss says of each map, and what the maps read; change nothing.
+
+        The products of the two, summed over steps and streams, are the gradient of every weight
+        that could exist, its own step's part: ``Σ_t ∂L_t/∂a_i · source_j``.
+
+        Parameters
+        ----------
+        xs, targets, weights, resets
+            As for :meth:`run`, which would go on with these steps.
+
+        Returns
+        -------
+        float64 array, (T * batch, units * maps)
+            ∂L_t/∂a_t of each row of the cell's maps, row ``unit * maps + map``.
+        float64 array, (T * batch, units + inputs + 1)
+            The sources ``[h; x; 1]``.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError, RuntimeError
+            As for :meth:`run`.
+        """
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+            self._refuse_lost()
+            start, _ = self._set_out()
+            chunk.resets[:1] |= self._streams.pending
+            engine = HistoryEngine(self.cell, self.batch, None, self._threads)
+            loop, streams = self.beside(engine)
+            ours, theirs = self._by_lane(start), self._by_lane(streams)
+            for b in range(self.batch):
+                theirs[divmod(b, streams.abreast)] = ours[divmod(b, start.abreast)]
+            forward = partial(self._advance, engine, loop, streams)
+            raise_fault(self._slices["gradient"].run(forward, chunk))
+            return engine.signals(len(chunk.xs))
+
     def parameters(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters under PyTorch's names, as :meth:`gradient` has them."""
         refuse_second(self._turn, "learner")
@@ -481,7 +525,7 @@ class OnlineLearner(SetOnce):
     def state(self) -> NDArray[Any]:
         """Copy of the state of every stream, (batch, components, units)."""
         refuse_second(self._turn, "learner")
-        by_lane = self._by_lane()
+        by_lane = self._by_lane(self._streams)
         return by_lane.reshape(-1, *by_lane.shape[2:])[: self.batch].copy()
 
     @property
@@ -513,7 +557,7 @@ class OnlineLearner(SetOnce):
             # the loop zeroes what the method carries, and starts from a state of 0
             self._streams.pending[slice(None) if element is None else element] = True
             if element is not None:
-                self._by_lane()[divmod(element, self._streams.abreast)] = 0
+                self._by_lane(self._streams)[divmod(element, self._streams.abreast)] = 0
                 return
             self._streams.state[:] = 0
             if self._streams.since[0] < 0:  # what was lost goes, and the period's gradient with it
@@ -540,6 +584,70 @@ class OnlineLearner(SetOnce):
         refuse_second(self._turn, "learner")
         with self._turn:
             self._loop = self._loop._replace(update_every=steps)
+
+    def rewire(self, masks: dict[str, NDArray[Any]]) -> None:
+        """Go on with other weights: what both masks have stays bit for bit, the rest sets out anew.
+
+        Of weights that stay, value, moments of the optimiser, gradient summed so far and influence
+        stay; new ones begin at 0 with all of that 0, and so do entries of J of units that a weight
+        reaches only now. Streams, readout and counts stay. With BPTT or a window, the one under way
+        ends here, and its gradient is spent with that of the next, as in :meth:`follow`.
+
+        :attr:`cell` is another one afterwards; the one before keeps its masks and last weights. Old
+        and new influence are both in memory until this returns.
+
+        Parameters
+        ----------
+        masks : dict of bool arrays
+            As for :meth:`sparsegrad.Cell.rewire`: an array that is not named keeps its weights, a
+            unit may lose its last one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a mask has another shape or is not boolean, names no array of the cell, or no weight
+            would be left; the learner is as it was.
+        MemoryError
+            If the new influence does not fit beside the old one; the learner is as it was.
+        RuntimeError
+            If the learner is busy in another thread.
+        """
+        refuse_second(self._turn, "learner")
+        with self._turn:
+            self._refuse_lost()
+            self._go_on_with(self.cell.rewire(masks))
+
+    def _go_on_with(self, cell: Cell) -> None:
+        """Take a cell of the same units with other weights, and carry over what it has of ours."""
+        before, old = self._engine, self._loop
+        engine = self.method.engine(cell, self.batch, self._threads)
+        memory = self.optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
+        layout, origin = engine.layout, self.cell.origin_of(cell)
+        with parallel_turn(self._width):
+            before.flush(old)
+        if _decides(self.method):
+            self._streams.since[0] = 0
+        engine.carry(before, origin)
+        memory.updates[:] = self._memory.updates
+        grad = np.zeros(cell.weights.size + SLACK, cell.dtype)
+        _carry(old.grad, grad, origin)
+        _carry(self._memory.first, memory.first, origin)
+        _carry(self._memory.second, memory.second, origin)
+        influence = getattr(engine, "influence", None)
+        vars(self).update(
+            cell=cell,
+            _engine=engine,
+            _memory=memory,
+            _loop=old._replace(
+                maps=cell.maps,
+                parts=layout.parts,
+                threads=layout.threads if layout.threads > 1 else None,
+                optimizer=memory,
+                grad=grad,
+            ),
+            _width=max(layout.threads, influence.threads if influence else 1),
+            _scratch=None,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write all that the learner carries into a file, whole or not at all.
@@ -732,11 +840,11 @@ class OnlineLearner(SetOnce):
                 "the influence must be finite, it was lost in an overflow: call reset() first"
             )
 
-    def _by_lane(self) -> NDArray[Any]:
+    def _by_lane(self, streams: kernels.Streams) -> NDArray[Any]:
         """View the state of every stream, (groups, lanes, components, units)."""
-        groups, components, _ = self._streams.state.shape
-        shape = groups, components, self.cell.units, self._streams.abreast
-        return self._streams.state.reshape(shape).transpose(0, 3, 1, 2)
+        groups, components, _ = streams.state.shape
+        shape = groups, components, self.cell.units, streams.abreast
+        return streams.state.reshape(shape).transpose(0, 3, 1, 2)
 
     def _new_streams(self, layout: Layout) -> kernels.Streams:
         cell, parameters, dtype = self.cell, self._parameters, self.cell.dtype
@@ -794,6 +902,14 @@ def _update_every(method: Method, update_every: int | None) -> int:
         if update_every is None
         else integer("update_every", update_every, least=1, most=_MOST_STEPS)
     )
+
+
+def _carry(before: NDArray[Any], after: NDArray[Any], origin: NDArray[np.int64]) -> None:
+    """Fill in the weights that were there before, and what follows the weights in both arrays."""
+    if after.size:
+        kept, rest = origin >= 0, after.size - origin.size
+        after[: origin.size][kept] = before[origin[kept]]
+        after[origin.size :] = before[before.size - rest :]
 
 
 def _decides(method: Method) -> bool:

@@ -115,6 +115,31 @@ class HistoryEngine:
         partials = self.cell.kind.partials
         unroll(learner, partials, self.layout.abreast, self.steps, self.history)
 
+    def signals(self, held: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return ∂L_t/∂a_t of each row of the maps, and what they read, of the last steps.
+
+        Parameters
+        ----------
+        held : int
+            How many steps: as many as the last call brought.
+
+        Returns
+        -------
+        float64 array, (held * batch, units * maps)
+        float64 array, (held * batch, units + inputs + 1)
+        """
+        steps, abreast = self.steps, self.layout.abreast
+        groups, units = self.layout.groups, self.cell.units
+        by_lane = held, groups, -1, units, abreast
+        slopes = steps.d_pre[:held, :, 0].reshape(by_lane).astype(np.float64)  # h alone is scored
+        of_h = steps.state_grad[:held, :, : units * abreast].reshape(by_lane)
+        signals = (slopes * of_h).transpose(0, 1, 4, 3, 2)
+        sources = steps.sources[:held].reshape(held, groups, -1, abreast).transpose(0, 1, 3, 2)
+        lanes = held, groups * abreast, -1
+        parts = signals.reshape(*lanes)[:, : self.batch], sources.reshape(*lanes)[:, : self.batch]
+        one, other = (part.reshape(held * self.batch, -1).astype(np.float64) for part in parts)
+        return one, other
+
     def fresh(self) -> "HistoryEngine":
         """Return an engine for the same cell at the start of its sequences."""
         return HistoryEngine(self.cell, self.batch, self.window, self.layout.threads)
@@ -138,6 +163,9 @@ class HistoryEngine:
         if state:
             check_held("filled", state, self.window or 1)
         copy_into(self.state(), state)
+
+    def carry(self, before: "HistoryEngine", origin: NDArray[np.int64]) -> None:
+        """Nothing is left of steps whose gradient is added."""
 
 
 class RollingEngine:
@@ -212,3 +240,7 @@ class RollingEngine:
         """
         check_held("held", state, self.window)
         copy_into(self.state(), state)
+
+    def carry(self, before: "RollingEngine", origin: NDArray[np.int64]) -> None:
+        """Take the steps over: they are run again, on the weights of today."""
+        copy_into(self.state(), before.state())

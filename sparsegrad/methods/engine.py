@@ -119,6 +119,17 @@ class Engine(Protocol):
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Take back what `state` of an engine for the same cell, batch and method returned."""
 
+    def carry(self, before: Any, origin: NDArray[np.int64]) -> None:
+        """Take over what the method carried on other weights of the same units.
+
+        Parameters
+        ----------
+        before : Engine
+            Of the same method and batch, flushed.
+        origin : int64 array, (weights,)
+            Which weight each of this engine's was in `before`, or -1: those set out from 0.
+        """
+
 
 def copy_into(arrays: dict[str, NDArray[Any]], state: dict[str, NDArray[Any]]) -> None:
     """Fill arrays with the values of the same names."""

@@ -7,9 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
+from sparsegrad.cells.jacobians import (
+    dynamics_alone,
+    dynamics_pattern,
+    immediate_pattern,
+    own_pattern,
+)
 from sparsegrad.influence.block import block_values, plan_block
 from sparsegrad.influence.influence import Influence
+from sparsegrad.influence.lowering import lower
 from sparsegrad.influence.program import scratch_runs
 from sparsegrad.kernels.compiler.pointers import pointer_to
 from sparsegrad.kernels.influence.advance import WindowData, advance
@@ -22,6 +28,7 @@ from sparsegrad.methods.window import Carried, check_window, goes_back, windowed
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.checks import integer
 from sparsegrad.system.memory import aligned_zeros
+from sparsegrad.system.quantities import parse_bytes, size
 from sparsegrad.system.threads import start_threads
 
 if TYPE_CHECKING:
@@ -40,26 +47,38 @@ class SnAp:
     window : int, optional
         Steps of a window: exact inside by BPTT, with one update at its end; what came before it
         enters through the influence. Default: none, an update at every step.
+    memory : int or str, optional
+        Bytes, or words such as ``"2GiB"``, that J of the whole batch may take, padding and all.
+        Of units within n steps the nearest are kept then, as by the budget of
+        :func:`sparsegrad.reach`; a learner refuses less than SnAp-1 needs. Default: no limit.
 
     Raises
     ------
     TypeError
         If `n` or `window` is not an integer.
     ValueError
-        If `n` or `window` is below 1.
+        If `n` or `window` is below 1, or `memory` no number of bytes.
     """
 
     n: int
     window: int | None = None
+    memory: int | str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(
             self, "n", integer("n", self.n, least=1, hint="; RTRL() takes all steps")
         )
         check_window(self)
+        if self.memory is not None:
+            text = isinstance(self.memory, str)
+            number = int(parse_bytes("memory", str(self.memory))) if text else self.memory
+            object.__setattr__(self, "memory", integer("memory", number, least=1))
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
+        if isinstance(self.memory, int):
+            pattern = _pattern_within(cell, self.n, batch, self.memory)
+            return windowed(InfluenceEngine(cell, pattern, batch, threads), self.window)
         if self.n == 1:
             own = own_weights(cell)
             traces = TraceEngine(cell, batch, own, threads, keeps_h=goes_back(self.window))
@@ -190,6 +209,10 @@ class InfluenceEngine:
             kept = (state[f"influence.{b}"], pattern.indices, pattern.indptr)
             self.influence.from_scipy(csc_array(kept, pattern.shape[::-1]), b)
 
+    def carry(self, before: "InfluenceEngine", origin: NDArray[np.int64]) -> None:
+        """Take over the entries of J that the pattern keeps as it did before."""
+        self.influence.carry(before.influence, origin)
+
     def dynamics(self, b: int = 0) -> "csr_array":
         """Return D of the last step of stream `b`, (states, states)."""
         from scipy.sparse import csr_array
@@ -205,3 +228,29 @@ def influence_engine(cell: Cell, n: int | None, batch: int, threads: int | None)
     """Find the reach of a cell's weights in `n` steps, None for all, and prepare for it."""
     pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), n, own=own_pattern(cell))
     return InfluenceEngine(cell, pattern, batch, threads)
+
+
+def _pattern_within(cell: Cell, n: int, batch: int, memory: int) -> ReachPattern:
+    """Find the largest part of a reach whose J fits in so many bytes, by its rule of a budget.
+
+    Raises
+    ------
+    ValueError
+        If SnAp-1 needs more.
+    """
+    jacobians = dynamics_alone(cell), immediate_pattern(cell)
+    each, own = batch * cell.dtype.itemsize, own_pattern(cell)
+    least = reach(*jacobians, 1, own=own)
+    if lower(least).size * each > memory:
+        raise ValueError(
+            f"memory must be at least {size(lower(least).size * each)}, which SnAp-1 needs, got "
+            f"{size(memory)}"
+        )
+    budget = max(memory // each, least.nnz)
+    while budget > least.nnz:
+        pattern = reach(*jacobians, n, own=own, budget=budget)
+        padded = lower(pattern).size * each
+        if padded <= memory:
+            return pattern
+        budget = min(budget - 1, int(0.999 * pattern.nnz * memory / padded))  # padding counts too
+    return least

@@ -101,6 +101,44 @@ class TraceEngine:
         """Take back what :meth:`state` returned."""
         copy_into(self.state(), state)
 
+    def carry(self, before: "TraceEngine", origin: NDArray[np.int64]) -> None:
+        """Take over the traces of weights that were there; one that was not kept sets out from 0.
+
+        Of an h that its unit did not read: the weight by which it does now is 0 at first.
+        """
+        places, old_places = self._places(), before._places()
+        old_places = np.where(origin[:, None] >= 0, old_places[origin], -1)
+        weight, component = np.nonzero((places >= 0) & (old_places >= 0))
+        to, source = places[weight, component], old_places[weight, component]
+        for lane in range(self.layout.abreast):
+            self._traces.traces[:, to + lane] = before._traces.traces[:, source + lane]
+
+    def _places(self) -> NDArray[np.int64]:
+        """Return where the traces of a weight begin, (weights, components); -1: none is kept."""
+        cell, partials, drops_h = self.cell, self.cell.kind.kept, self._traces.drops_h
+        n_maps, lengths = len(cell.kind.maps), np.diff(cell.maps.indptr)
+        row = np.arange(lengths.size)
+        unit, which = np.divmod(row, n_maps)
+        touched = np.diff(partials.map_indptr)[which]
+        first = partials.map_components[partials.map_indptr[which]]
+        drops = (drops_h[unit] & (first == 0)).astype(np.int64)
+        carried, lanes = touched - drops, BYTES // cell.dtype.itemsize
+        alone = self.layout.abreast == 1
+        pitch = -(-lengths // lanes) * lanes if alone else np.full(lengths.size, lanes)
+        sizes = carried * (pitch if alone else lanes * lengths)
+        starts = np.cumsum(sizes) - sizes
+        row_of = np.repeat(row, lengths)
+        inset = np.arange(row_of.size) - cell.maps.indptr[row_of]
+        places = np.full((row_of.size, cell.kind.components), -1, np.int64)
+        for k in range(int(touched.max())):
+            slot = k - drops[row_of]
+            here = (k < touched[row_of]) & (slot >= 0)
+            r, within, s = row_of[here], inset[here], slot[here]
+            at = s * pitch[r] + within if alone else (within * carried[r] + s) * lanes
+            component = partials.map_components[partials.map_indptr[which[r]] + k]
+            places[np.flatnonzero(here), component] = starts[r] + at
+        return places
+
 
 def own_weights(cell: Cell) -> NDArray[np.int32]:
     """Return the weight of each unit on itself, (units * maps,), or -1 where there is none."""

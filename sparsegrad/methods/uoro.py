@@ -119,3 +119,10 @@ class RankOneEngine:
         if not state["random"].all():
             raise ValueError("random must not be 0")
         copy_into(self.state(), state)
+
+    def carry(self, before: "RankOneEngine", origin: NDArray[np.int64]) -> None:
+        """Take over the factor of the states, that of the weights which were there, the signs."""
+        kept = origin >= 0
+        right = np.zeros_like(self.estimate.right)
+        right[:, kept] = before.estimate.right[:, origin[kept]]
+        copy_into(self.state(), before.state() | {"right": right})

@@ -218,6 +218,10 @@ class WindowEngine:
         copy_into(self._held(), state)
         self.store.restore(state)
 
+    def carry(self, before: "WindowEngine", origin: NDArray[np.int64]) -> None:
+        """Take the influence over: the window under way has ended, the next one begins."""
+        self.store.carry(before.store, origin)
+
     def _held(self) -> dict[str, NDArray[Any]]:
         return {"filled": self.history.filled, **self.steps._asdict()}
 

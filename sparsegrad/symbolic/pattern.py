@@ -21,6 +21,7 @@ from sparsegrad.kernels.symbolic.patterns import (
     find_stray_weight,
     find_unsorted_row,
 )
+from sparsegrad.symbolic.budget import find_within, ranks_of
 from sparsegrad.symbolic.cost import Cost, price
 from sparsegrad.symbolic.own import followed
 from sparsegrad.symbolic.rows import Rows, canonical, check_indptr, check_shapes, values_on
@@ -330,59 +331,82 @@ def reach(
     n: int | None = 2,
     progress: Callable[[float], object] | None = None,
     own: ArrayLike | None = None,
+    budget: int | None = None,
+    rank: Any = None,
 ) -> ReachPattern:
     """Find the units that each weight reaches within n steps.
 
     Parameters
     ----------
     dynamics : scipy.sparse array or matrix of any format, or dense array, (units, units)
-        Pattern of D = ∂s_t/∂s_{t-1}. What a sparse format stores is structure, explicit zeros
-        too; of a dense array, what is not zero.
+        Pattern of D = ∂s_t/∂s_{t-1}: what a sparse format stores, zeros too; else what is not 0.
     immediate : the same, (units, weights)
         Pattern of I = ∂s_t/∂θ with s_{t-1} fixed.
     n : int or None
-        Steps, at least 1; None for as many as it takes to saturate (exact RTRL).
+        Steps; None for as many as it takes to saturate (exact RTRL).
     progress : callable, optional
-        Told the part that is done, rising to 1, every now and then.
+        Told the part that is done, rising to 1.
     own : the same as dynamics, optional
         Entries of D that cost no step, such as those within a unit: `n` then counts maps crossed.
+    budget : int, optional
+        Entries of J at most. What is nearest to its weight is kept: by hops, then by the number of
+        paths of that length that lead there. A larger budget keeps all that a smaller one does.
+    rank : scipy.sparse matrix or array, (units, units) or (nnz of D,), optional
+        With a budget: magnitudes of D's entries, whose product a path counts.
 
     Returns
     -------
     ReachPattern
-        The pattern of J, by weight.
 
     Warns
     -----
     UserWarning
-        If D as CSR or I as CSC comes with unsorted indices: the pattern is put right, but values
-        in the matrix's own order would not be. `Influence.update` takes matrices as well.
+        If indices come unsorted: the pattern is put right, values in their own order are not.
 
     Raises
     ------
     TypeError, ValueError
-        If n is no integer or below 1, a pattern is no matrix of numbers, or shapes do not fit.
+        If n or the budget is no integer or too small (SnAp-1 is the least), or shapes do not fit.
     MemoryError
-        If the pattern would not fit in memory; found before it is allocated.
+        If the pattern would not fit; found before it is allocated.
 
     Notes
     -----
-    reach_1(w) = rows of column w of I; reach_{m+1}(w) = reach_1(w) ∪ D·reach_m(w).
-    Menick et al. 2021, arXiv 2006.07232, section 3. Each set takes in what `own` leads to from it.
+    reach_1(w) = rows of column w of I, reach_{m+1}(w) = reach_1(w) ∪ D·reach_m(w); each holds
+    what `own` leads to from it. Menick et al. 2021, arXiv 2006.07232, section 3.
 
     Examples
     --------
-    >>> import numpy as np  # a ring of four units, 0 → 1 → 2 → 3 → 0, with one weight into each
-    >>> pattern = reach(np.roll(np.eye(4), 1, axis=0), np.eye(4), n=2)
-    >>> pattern.indices.reshape(4, 2).tolist()
+    >>> import numpy as np  # a ring of four units, one weight into each
+    >>> reach(np.roll(np.eye(4), 1, axis=0), np.eye(4), n=2).indices.reshape(4, 2).tolist()
     [[0, 1], [1, 2], [2, 3], [0, 3]]
     """
-    n = None if n is None else integer("n", n, least=1, hint="; pass None to saturate")
     check_shapes(dynamics, immediate)
     rows = canonical("dynamics", dynamics, by_columns=False, valued=True)
     weights = canonical("immediate", immediate, by_columns=True, valued=True)
+    return ReachPattern(**_find(rows, weights, n, progress, own, budget, rank))
+
+
+def _find(
+    rows: Rows,
+    weights: Rows,
+    n: int | None,
+    progress: Callable[[float], object] | None,
+    own: ArrayLike | None,
+    budget: int | None,
+    rank: Any,
+) -> dict[str, Any]:
+    """Return the fields of a pattern that a search finds; the arguments of `reach`."""
+    n = None if n is None else integer("n", n, least=1, hint="; pass None to saturate")
     links = (rows, weights) if own is None else followed(own, rows, weights)
-    return ReachPattern(**find_reach(*links, n, progress) | _kept(rows, weights))
+    if rank is not None and (budget is None or own is not None):
+        raise ValueError("rank must come with a budget and without own, whose paths are not D's")
+    if budget is None:
+        found = find_reach(*links, n, progress)
+    else:
+        budget = integer("budget", budget, least=1, hint="; it counts entries of J")
+        found = find_within(*links, n, budget, ranks_of(rank, links[0]))
+    return found | _kept(rows, weights)
 
 
 def _kept(rows: Rows, weights: Rows) -> dict[str, NDArray[Any]]:

@@ -240,6 +240,18 @@ def _group_rows(
     return group, first[:groups].copy()
 
 
+def merge_rows(reach: Rows) -> tuple[NDArray[np.int32], Rows]:
+    """Return the supernode of each row of a reach, by first appearance, and each one's reach."""
+    generator = np.random.default_rng(0)
+    hashes = generator.integers(0, 2**63 - 1, size=reach.columns, dtype=np.int64)
+    supernode, first = _group_rows(reach, hashes)
+    indptr = np.zeros(first.size + 1, np.int64)
+    np.cumsum(np.diff(reach.indptr)[first], out=indptr[1:])
+    indices = np.empty(int(indptr[-1]), np.int32)
+    expand_reach(first, *reach[:2], indptr, indices)
+    return supernode, Rows(indptr, indices, reach.columns)
+
+
 def _merge(key: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return each key's number, by first appearance, and the first place of each number."""
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
@@ -262,6 +274,10 @@ def in_threads(
     step = _GROUPS_PER_TASK * -(-count // (_GROUPS_PER_TASK * _MOST_TASKS))
     starts = range(0, count, step)
     stops = [*starts[1:], count]
+    if len(starts) == 1:  # a pool takes longer to start than a small net to search
+        results = [task(0, count)]
+        tell(1.0)
+        return results
     results = []
     with ThreadPoolExecutor(max(1, min(most, len(starts)))) as pool:
         for result in pool.map(task, starts, stops):
