@@ -35,6 +35,12 @@ FLAGS = (
     ("seconds", "S", "budget, in seconds"),
     ("report", "N", "tokens from report to report; default: a hundredth of the budget"),
     ("save", "S", "seconds from checkpoint to checkpoint"),
+    ("prune", "S", "magnitude pruning to this sparsity, or S:BEGIN:END:EVERY in steps"),
+    (
+        "rewire",
+        "HOW",
+        "set or rigl, as rigl:0.1:1000: a tenth of the weights moves every 1000 steps",
+    ),
     ("seed", "SEED", "of masks, weights, task and method"),
     ("threads", "T", "threads of a step, 0 for all; changes no number"),
 )

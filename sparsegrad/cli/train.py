@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   sparsegrad train chars --crop --steps 128 --update sequence --method bptt --seconds 600
   sparsegrad train stream --data sensors.npy --targets 2 --method snap:1
   sparsegrad train copy --config run.toml --seed 3
+  sparsegrad train chars --sparsity 75% --prune 95% --rewire rigl:0.1:1000 --out runs/living
 """
 
 
@@ -105,4 +106,6 @@ def _draw_run(run: Any, path: Path) -> None:
             label = settings.method if name == measure else "held out"
             curves[label] = [([x["tokens"] for x in seen], [x[name] for x in seen])]
     title = f"{net(settings)}, {settings.method}, {settings.optimizer} {settings.rate:g}"
-    draw_curves(curves, measure, title, path / "curve.png")
+    seen = [line for line in lines if "density" in line]
+    masks = ([line["tokens"] for line in seen], [line["density"] for line in seen])
+    draw_curves(curves, measure, title, path / "curve.png", masks if seen else None)

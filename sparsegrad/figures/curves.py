@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from sparsegrad.figures.style import FAINT, INK, our_style, write_picture
@@ -40,7 +40,11 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def draw_curves(
-    curves: Mapping[str, Sequence[Curve]], measure: str, title: str, path: Path
+    curves: Mapping[str, Sequence[Curve]],
+    measure: str,
+    title: str,
+    path: Path,
+    density: Curve | None = None,
 ) -> None:
     """Draw learning curves into a PNG file, whole: a line per name, a band over its seeds.
 
@@ -52,6 +56,8 @@ def draw_curves(
         Key of the reports.
     title : str
     path : Path
+    density : curve, optional
+        The part of the weights that exists, drawn below.
 
     Raises
     ------
@@ -60,7 +66,7 @@ def draw_curves(
     """
     with our_style():
         figure = Figure(figsize=(7.2, 4.3), layout="constrained")
-        axes = figure.subplots()
+        axes = figure.subplots() if density is None else _above(figure, density)
         step = measure == "length"
         ends = []
         for (name, seeds), colour in zip(curves.items(), _colours(list(curves)), strict=True):
@@ -76,7 +82,7 @@ def draw_curves(
                     step="post" if step else None,
                 )  # fmt: skip
             ends.append((float(tokens[-1]), float(mean[-1]), name, colour))
-        axes.set_xlabel("tokens")
+        figure.axes[-1].set_xlabel("tokens")
         axes.set_ylabel(NAMES.get(measure, measure))
         axes.xaxis.set_major_formatter(TOKENS)
         if step:
@@ -86,6 +92,17 @@ def draw_curves(
         _name_lines(axes, ends)
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         write_picture(figure, path)
+
+
+def _above(figure: Figure, density: Curve) -> Axes:
+    """Draw the density of weights below, and return the axes above it."""
+    axes, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    below.plot(*density, color=INK, lw=1.4, drawstyle="steps-post")
+    below.set_ylabel("weights that exist")
+    below.yaxis.set_major_formatter(PercentFormatter(1.0))
+    below.set_ylim(bottom=0)
+    _dress(below)
+    return axes
 
 
 def _name_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.runs.folder import MARK, REPORT, Folder, Metrics
+from sparsegrad.runs.masks import density
 from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings, completed
 from sparsegrad.runs.stop import StopWish
 from sparsegrad.runs.watch import Watch
@@ -73,6 +74,7 @@ class Run:
         self._before, self._from = 0.0, 0  # seconds and tokens when `train` began
         self._began = self._saved = time.monotonic()
         self._watch = watch(settings)
+        self._pruning, self._rewiring = settings.make_schedules()
         self._sequence = settings.update == "sequence" and not settings.method.startswith("bptt")
         if folder is not None and folder.checkpoint.exists():
             self._go_on(folder)
@@ -137,6 +139,10 @@ class Run:
     def _learn(self, drawn: Sequences) -> None:
         progress, learner = self.progress, self.learner
         steps, batch = drawn.weights.shape
+        if self._pruning is not None:
+            self._pruning.rewire(learner, steps)
+        if self._rewiring is not None:
+            self._rewiring.rewire(learner, *drawn)
         if self._sequence:
             learner.update_after(steps)
         task = self.task
@@ -171,6 +177,8 @@ class Run:
         loss = progress.loss / progress.scored if progress.scored else 0.0
         line = {"tokens": progress.tokens, "loss": loss, "seconds": round(progress.seconds, 3)}
         line |= self.task.report(loss)
+        if self._pruning is not None or self._rewiring is not None:
+            line["density"] = density(self.learner.cell)
         held_out = self.task.held_out()
         if held_out is not None:
             unseen = float(self.learner.evaluate(*held_out).mean())

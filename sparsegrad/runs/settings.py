@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from sparsegrad.registry import CELLS, OPTIMIZERS, parse_method
+from sparsegrad.runs.masks import (
+    check_masks,
+    pruning,
+    resolved_prune,
+    resolved_rewire,
+    rewiring,
+)
 from sparsegrad.system.quantities import parse_number
 from sparsegrad.system.reading import read_plain
 
 if TYPE_CHECKING:  # imported where it is used: `--help` reads the defaults and must answer at once
     from sparsegrad.cells import Cell
     from sparsegrad.learning.learner import OnlineLearner
+    from sparsegrad.learning.rewiring import Pruning, Rewiring
     from sparsegrad.tasks import Task
 
 TASKS = ("copy", "chars", "stream")
@@ -68,6 +76,9 @@ class Settings:
         Tokens from report to report.
     save : float
         Seconds from checkpoint to checkpoint.
+    prune, rewire : str, optional
+        How the masks change; see :data:`sparsegrad.runs.masks.PRUNE` and ``REWIRE``. Steps are
+        those of a sequence.
     seed, threads : int
         Seed of masks, weights, task and method; `threads` 0 takes all.
 
@@ -105,6 +116,8 @@ class Settings:
     seconds: float | None = None
     report: int | None = None
     save: float = 30.0
+    prune: str | None = None
+    rewire: str | None = None
     seed: int = 0
     threads: int = 1
 
@@ -132,6 +145,7 @@ class Settings:
         if self.task == "stream" and self.data is None:
             raise ValueError("task stream must have a table: name it with --data FILE.npy or .csv")
         parse_method(self.method, 0)
+        check_masks(self.prune, self.rewire)
         method = self.method.lower()
         whole = self.task == "copy" or (self.task == "chars" and self.crop)
         if method == "bptt" and not whole:
@@ -201,13 +215,20 @@ class Settings:
         return asdict(self)
 
     def resolved(self, task: "Task") -> Self:
-        """Return the settings with a budget and a distance of reports."""
+        """Return the settings with a budget, a distance of reports, and all steps of schedules."""
         tokens, report = self.tokens, self.report
         if tokens is None and self.seconds is None:
             tokens = getattr(task, "tokens", TOKENS)  # a stream knows how long a pass is
         if report is None:
             report = max(1, (tokens or TOKENS) // REPORTS)
-        return replace(self, tokens=tokens, report=report)
+        steps = None if tokens is None else tokens // (self.batch or 1)
+        return replace(
+            self,
+            tokens=tokens,
+            report=report,
+            prune=resolved_prune(self.prune, steps),
+            rewire=resolved_rewire(self.rewire, steps),
+        )
 
     def make_task(self) -> "Task":
         """Return the task at its beginning."""
@@ -245,6 +266,13 @@ class Settings:
             threads=self.threads or None,
         )
 
+    def make_schedules(self) -> "tuple[Pruning | None, Rewiring | None]":
+        """Return how the masks change; of settings that are resolved."""
+        return (
+            None if self.prune is None else pruning(self.prune),
+            None if self.rewire is None else rewiring(self.rewire, self._seeds()[3]),
+        )
+
     def _cell(self, inputs: int, seed: int) -> "Cell":
         made: Cell = CELLS[self.cell].load()(
             inputs,
@@ -268,6 +296,7 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as it had them, those too that came after it was written."""
     scale = "none" if stored.get("task") == "stream" else "online"
     later = {"inputs": None, "horizon": None, "missing": "refuse", "scale": scale, "decimal": None}
+    later |= {"prune": None, "rewire": None}
     targets = stored.get("targets", "1")
     return later | {**stored, "targets": str(targets) if type(targets) is int else targets}
 
