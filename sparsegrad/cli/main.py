@@ -15,6 +15,7 @@ from sparsegrad.cli.compare import add_compare
 from sparsegrad.cli.completion import add_completion
 from sparsegrad.cli.info import add_info
 from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, words_of
+from sparsegrad.cli.plan import add_plan
 from sparsegrad.cli.predict import add_predict
 from sparsegrad.cli.profile import add_profile
 from sparsegrad.cli.runs import add_runs
@@ -82,8 +83,8 @@ def _parser() -> _Parser:
         "--version", action="version", version=f"sparsegrad {version(DISTRIBUTION)}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_profile, add_train, add_compare, add_predict, add_sample, add_runs, add_warm,
-                add_info):  # fmt: skip
+    for add in (add_profile, add_plan, add_train, add_compare, add_predict, add_sample, add_runs,
+                add_warm, add_info):  # fmt: skip
         add(commands)
     add_completion(parser)
     return parser
