@@ -12,10 +12,10 @@ import sys
 import numba
 import numpy as np
 import pytest
+from command_line import run
 
 import sparsegrad
 from sparsegrad.cells.structure import structure
-from sparsegrad.cli import main as cli
 from sparsegrad.profiling import cost_model as prediction
 from sparsegrad.profiling import profile as profiling
 from sparsegrad.profiling import timing
@@ -37,15 +37,6 @@ def _short_samples(monkeypatch):
     monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0001)
     monkeypatch.setattr(prediction, "PROBES", prediction.PROBES[:8])
     monkeypatch.setattr(prediction, "PROBE_SECONDS", 0.001)
-
-
-def run(capsys, *arguments):
-    try:
-        status = cli.main([str(argument) for argument in arguments])
-    except SystemExit as leaving:
-        status = leaving.code
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def command(*arguments, **options):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from command_line import run
 
-from sparsegrad.cli import main as cli
 from sparsegrad.learning.chunk import check_chunk
 from sparsegrad.methods import RTRL, SnAp
 from sparsegrad.registry import parse_method
@@ -29,15 +29,6 @@ from sparsegrad.runs.step_cost import multiply_adds
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")
 NET = ["--units", "8", "--sparsity", "50%", "--batch", "2"]
 TINY = {"units": 8, "sparsity": 0.5, "batch": 2}
-
-
-def run(capsys, *arguments):
-    try:
-        status = cli.main([str(argument) for argument in arguments])
-    except SystemExit as leaving:
-        status = leaving.code
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 @compiled_only

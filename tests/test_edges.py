@@ -9,8 +9,8 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from command_line import run
 
-from sparsegrad.cli import main as cli
 from sparsegrad.cli.pictures import drawn
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="processes of their own")
@@ -18,15 +18,6 @@ NET = ["--units", "8", "--sparsity", "50%", "--batch", "2", "--method", "snap:1"
 TRAIN = ["train", "copy", *NET, "--tokens", "60"]
 COUNT = ["profile", "--units", "8", "--sparsity", "0.5", "--dry-run"]
 COMMAND = [sys.executable, "-m", "sparsegrad.cli"]
-
-
-def run(capsys, *arguments):
-    try:
-        status = cli.main([str(argument) for argument in arguments])
-    except SystemExit as leaving:
-        status = leaving.code
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def shell(line, *arguments, **environment):

@@ -16,9 +16,9 @@ import time
 import numba
 import numpy as np
 import pytest
+from command_line import run
 
 from sparsegrad import OnlineLearner
-from sparsegrad.cli import main as cli
 from sparsegrad.learning.checkpoint import read_checkpoint
 from sparsegrad.runs.folder import Folder, Metrics, read_metrics
 from sparsegrad.runs.run import Run, open_run
@@ -31,15 +31,6 @@ TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="too slow interpreted")
 NET = ["--units", "8", "--sparsity", "50%", "--batch", "2"]
 TINY = {"units": 8, "sparsity": 0.5, "batch": 2, "report": 30}
-
-
-def run(capsys, *arguments):
-    try:
-        status = cli.main([str(argument) for argument in arguments])
-    except SystemExit as leaving:
-        status = leaving.code
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def without_seconds(lines):

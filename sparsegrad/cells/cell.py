@@ -1,7 +1,7 @@
 """A recurrent cell on weights that exist: masks, initial values, PyTorch's layout at the door."""
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,10 +22,24 @@ from sparsegrad.system.ownership import SetOnce
 _MOST = 2**31 - 2  # inputs, or units: their places are 32 bits wide
 
 
+class Drawn(TypedDict, total=False):
+    """How masks and weights of a cell are drawn: what every constructor takes, see `Cell`."""
+
+    sparsity: float
+    gate_masks: str
+    input_sparsity: float | None
+    masks: dict[str, NDArray[Any]] | None
+    gain: float
+    seed: int
+    dtype: DTypeLike
+
+
 class Cell(SetOnce):
     """A cell of `units` units, holding only the weights that exist.
 
     A subclass names its :class:`CellKind` in the class attribute ``kind``; nothing else is needed.
+    One with settings of its own takes them in its constructor and in ``_settle``, which sets the
+    kind that belongs to them, and returns them from :meth:`options`.
 
     Parameters
     ----------
@@ -117,6 +131,7 @@ class Cell(SetOnce):
         bias_ih: NDArray[Any] | None = None,
         bias_hh: NDArray[Any] | None = None,
         masks: dict[str, NDArray[Any]] | None = None,
+        **settings: Any,
     ) -> Self:
         """Build a cell from PyTorch's arrays.
 
@@ -129,6 +144,8 @@ class Cell(SetOnce):
             A bias that is left out does not exist.
         masks : dict of bool arrays, optional
             Which weights exist. Default: those that are not 0, and all biases.
+        **settings
+            Of the cell, as its constructor has them: what :meth:`options` returns.
 
         Raises
         ------
@@ -136,6 +153,7 @@ class Cell(SetOnce):
             If shapes or dtypes disagree, or a value is not finite.
         """
         cell = cls.__new__(cls)
+        cell._settle(**settings)
         cell._take_dense(weight_ih, weight_hh, bias_ih, bias_hh, masks)
         return cell
 
@@ -146,6 +164,7 @@ class Cell(SetOnce):
         weight_ih: Any = None,
         bias_ih: NDArray[Any] | None = None,
         bias_hh: NDArray[Any] | None = None,
+        **settings: Any,
     ) -> Self:
         """Build a cell from sparse matrices; memory and time grow with the weights alone.
 
@@ -156,13 +175,15 @@ class Cell(SetOnce):
             exists, zeros too; of a dense one, what is not 0.
         bias_ih, bias_hh : float array, (gates * units,), optional
             A bias that is left out does not exist.
+        **settings
+            As for :meth:`from_dense`.
 
         Raises
         ------
         ValueError, TypeError
             As for :meth:`from_dense`, or if a matrix stores a weight twice.
         """
-        return cls.from_dense(weight_ih, weight_hh, bias_ih, bias_hh)
+        return cls.from_dense(weight_ih, weight_hh, bias_ih, bias_hh, **settings)
 
     @classmethod
     def from_edges(
@@ -174,6 +195,7 @@ class Cell(SetOnce):
         weight_ih: Any = None,
         bias_ih: NDArray[Any] | None = None,
         bias_hh: NDArray[Any] | None = None,
+        **settings: Any,
     ) -> Self:
         """Build a cell from a list of recurrent edges.
 
@@ -185,7 +207,7 @@ class Cell(SetOnce):
             A weight in each of the maps that read the state.
         units : int
             Number of units.
-        weight_ih, bias_ih, bias_hh
+        weight_ih, bias_ih, bias_hh, **settings
             As in :meth:`from_sparse`.
 
         Raises
@@ -195,11 +217,14 @@ class Cell(SetOnce):
         """
         gates = sum(m.h for m in cls.kind.maps)
         matrix = edges_to_matrix(sources, targets, weights, units, gates)
-        return cls.from_sparse(matrix, weight_ih, bias_ih, bias_hh)
+        return cls.from_sparse(matrix, weight_ih, bias_ih, bias_hh, **settings)
 
     def options(self) -> dict[str, Any]:
         """Return what `from_dense` must be told beside arrays and masks to make such a cell."""
         return {}
+
+    def _settle(self) -> None:
+        """Take the settings that this kind of cell has beside those of all cells: here none."""
 
     def to_dense(self) -> dict[str, NDArray[Any]]:
         """Return the weights as dense arrays under PyTorch's names; absent weights are 0."""

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Unpack
 
-from numpy.typing import DTypeLike, NDArray
-
-from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.cell import Cell, Drawn
 from sparsegrad.cells.functions import tanh
 from sparsegrad.cells.kind import CellKind, Map
 from sparsegrad.cells.symbols import Symbol
@@ -49,53 +47,16 @@ class LeakyRNN(Cell):
     kind = _kind(0.1)
 
     def __init__(
-        self,
-        inputs: int,
-        units: int,
-        *,
-        leak: float = 0.1,
-        sparsity: float = 0.0,
-        gate_masks: str = "independent",
-        input_sparsity: float | None = None,
-        masks: dict[str, NDArray[Any]] | None = None,
-        gain: float = 1.0,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
+        self, inputs: int, units: int, *, leak: float = 0.1, **drawn: Unpack[Drawn]
     ) -> None:
         self._settle(leak)
-        super().__init__(
-            inputs,
-            units,
-            sparsity=sparsity,
-            gate_masks=gate_masks,
-            input_sparsity=input_sparsity,
-            masks=masks,
-            gain=gain,
-            seed=seed,
-            dtype=dtype,
-        )
-
-    @classmethod
-    def from_dense(
-        cls,
-        weight_ih: NDArray[Any] | None = None,
-        weight_hh: NDArray[Any] | None = None,
-        bias_ih: NDArray[Any] | None = None,
-        bias_hh: NDArray[Any] | None = None,
-        masks: dict[str, NDArray[Any]] | None = None,
-        leak: float = 0.1,
-    ) -> "LeakyRNN":
-        """Build a cell from PyTorch's arrays; see :meth:`Cell.from_dense`."""
-        cell = cls.__new__(cls)
-        cell._settle(leak)
-        cell._take_dense(weight_ih, weight_hh, bias_ih, bias_hh, masks)
-        return cell
+        super().__init__(inputs, units, **drawn)
 
     def options(self) -> dict[str, float]:
         """Return the settings."""
         return {"leak": self.leak}
 
-    def _settle(self, leak: float) -> None:
+    def _settle(self, leak: float = 0.1) -> None:
         self.leak = real("leak", leak, above=0.0)
         if self.leak > 1:
             raise ValueError(f"leak must be at most 1, got {leak}")

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
-from numpy.typing import DTypeLike, NDArray
-
-from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.cell import Cell, Drawn
 from sparsegrad.cells.functions import relu, spike, stop
 from sparsegrad.cells.kind import CellKind
 from sparsegrad.cells.symbols import Symbol
@@ -78,53 +76,16 @@ class LIF(Cell):
     kind = _kind(_USUAL)
 
     def __init__(
-        self,
-        inputs: int,
-        units: int,
-        *,
-        neuron: Neuron = _USUAL,
-        sparsity: float = 0.0,
-        gate_masks: str = "independent",
-        input_sparsity: float | None = None,
-        masks: dict[str, NDArray[Any]] | None = None,
-        gain: float = 1.0,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
+        self, inputs: int, units: int, *, neuron: Neuron = _USUAL, **drawn: Unpack[Drawn]
     ) -> None:
         self._settle(neuron)
-        super().__init__(
-            inputs,
-            units,
-            sparsity=sparsity,
-            gate_masks=gate_masks,
-            input_sparsity=input_sparsity,
-            masks=masks,
-            gain=gain,
-            seed=seed,
-            dtype=dtype,
-        )
-
-    @classmethod
-    def from_dense(
-        cls,
-        weight_ih: NDArray[Any] | None = None,
-        weight_hh: NDArray[Any] | None = None,
-        bias_ih: NDArray[Any] | None = None,
-        bias_hh: NDArray[Any] | None = None,
-        masks: dict[str, NDArray[Any]] | None = None,
-        neuron: Neuron = _USUAL,
-    ) -> "LIF":
-        """Build a cell from PyTorch's arrays; see :meth:`Cell.from_dense`."""
-        cell = cls.__new__(cls)
-        cell._settle(neuron)
-        cell._take_dense(weight_ih, weight_hh, bias_ih, bias_hh, masks)
-        return cell
+        super().__init__(inputs, units, **drawn)
 
     def options(self) -> dict[str, list[float]]:
         """Return the neuron's constants."""
         return {"neuron": list(self.neuron)}
 
-    def _settle(self, neuron: Neuron) -> None:
+    def _settle(self, neuron: Neuron = _USUAL) -> None:
         neuron = Neuron(*neuron)  # out of a file it is a list
         self.neuron = Neuron(
             real("decay", neuron.decay, 0.0, below=1.0),

@@ -68,14 +68,10 @@ class HistoryEngine:
 
     Parameters
     ----------
-    cell : Cell
-        The cell.
-    batch : int
-        Streams.
+    cell, batch, threads
+        As in :class:`Layout`.
     window : int or None
         Steps to hold; None for as many as each call brings.
-    threads : int, optional
-        At most so many threads; default Numba's number.
     """
 
     def __init__(self, cell: Cell, batch: int, window: int | None, threads: int | None) -> None:
@@ -173,14 +169,10 @@ class RollingEngine:
 
     Parameters
     ----------
-    cell : Cell
-        The cell.
-    batch : int
-        Streams.
+    cell, batch, threads
+        As in :class:`Layout`.
     window : int
         Steps to go back.
-    threads : int, optional
-        At most so many threads; default Numba's number.
     """
 
     def __init__(self, cell: Cell, batch: int, window: int, threads: int | None) -> None:

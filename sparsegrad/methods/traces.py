@@ -23,14 +23,10 @@ class TraceEngine:
 
     Parameters
     ----------
-    cell : Cell
-        The cell.
-    batch : int
-        Streams.
+    cell, batch, threads
+        As in :class:`Layout`.
     own_weight : int32 array, (units * maps,)
         The weight of each unit on itself through each map, if the traces follow it; else -1.
-    threads : int, optional
-        At most so many threads; default Numba's number.
     keeps_h : bool
         Whether to keep the traces of h that no step of the method reads; a window's backward pass
         does.

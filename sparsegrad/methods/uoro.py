@@ -52,14 +52,10 @@ class RankOneEngine:
 
     Parameters
     ----------
-    cell : Cell
-        The cell.
-    batch : int
-        Streams.
+    cell, batch, threads
+        As in :class:`Layout`.
     seed : int
         Seed of the signs.
-    threads : int, optional
-        At most so many threads; default Numba's number.
     """
 
     def __init__(self, cell: Cell, batch: int, seed: int, threads: int | None) -> None:
