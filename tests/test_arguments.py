@@ -304,6 +304,10 @@ def test_matrices_of_any_order_update_alike() -> None:
         for _ in range(3):
             other.update(shuffled(net.asformat(form)), shuffled(into.asformat(form)))
         np.testing.assert_array_equal(right.panels, other.panels)
+    other = Influence(right.pattern, 2, "float64")  # blocks hold zeros that the pattern has not
+    for _ in range(3):
+        other.update(sp.bsr_array(net, blocksize=(2, 2)), sp.bsr_array(into, blocksize=(4, 4)))
+    np.testing.assert_array_equal(right.panels, other.panels)
     outside = np.argwhere(net.toarray() == 0)[0]
     wrong = net.tolil()
     wrong[tuple(outside)] = 1.0

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from sparsegrad import registry
-from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map, MinGRU, check_cell
+from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, LeakyRNN, Map, MinGRU, check_cell
 from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern
 from sparsegrad.kernels.cells import maps as kernels
 from sparsegrad.kernels.cells.elementwise import rnn_tanh
@@ -245,6 +245,20 @@ def test_check_cell_names_the_wrong_partial() -> None:
 def test_bad_cells_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         RNN(**arguments)
+
+
+def test_every_way_to_build_a_cell_takes_its_settings() -> None:
+    drawn = LeakyRNN(2, 3, leak=0.7, sparsity=0.5)
+    dense, masks = drawn.to_dense(), drawn.masks()
+    one = LeakyRNN.from_dense(**dense, masks=masks, leak=0.7)
+    two = LeakyRNN.from_sparse(**dense, leak=0.7)
+    three = LeakyRNN.from_edges(
+        np.array([0]), np.array([1]), np.ones(1), 3, np.ones((3, 2)), leak=0.7
+    )
+    assert all(cell.options() == {"leak": 0.7} for cell in (drawn, one, two, three))
+    np.testing.assert_array_equal(one.weights, drawn.weights)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'leak'"):
+        GRU.from_dense(**GRU(2, 3).to_dense(), leak=0.7)
 
 
 def test_bad_dense_arrays_are_refused() -> None:

@@ -72,6 +72,7 @@ def values_on(
     _compressed(name, matrix)  # looks at its indices, which scipy does not
     own = matrix.asformat("csc" if by_columns else "csr", copy=True)
     own.sum_duplicates()
+    own.eliminate_zeros()  # a 0 outside the pattern is what stands there; blocks store many
     data = np.zeros(indices.size, own.dtype)
     row = spread_entries(
         own.indptr.astype(np.int64), own.indices.astype(np.int32), own.data, indptr, indices, data
