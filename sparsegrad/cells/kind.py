@@ -169,7 +169,7 @@ class CellKind:
         function itself would be compiled again in each.
         """
         update = self.update.compiled if isinstance(self.update, Formula) else self.update
-        return _pointer(update, np.dtype(dtype).name)
+        return _pointer(update, np.dtype(dtype))  # its name would cost ten times the look-up
 
 
 def _laid_out(
@@ -215,7 +215,7 @@ def _checked(
 
 
 @cache
-def _pointer(update: Any, dtype: str) -> Any:
-    number = getattr(numba, dtype)
+def _pointer(update: Any, dtype: np.dtype[Any]) -> Any:
+    number = numba.from_dtype(dtype)
     flat, deep = number[:, ::1], number[:, :, ::1]
     return pointer_to(update, flat, flat, flat, deep, deep)
