@@ -7,6 +7,7 @@ from typing import Any
 from sparsegrad.cli.flags import add_flags, given_settings, split_words
 from sparsegrad.cli.messages import FAILED, INTERRUPTED, complain, net
 from sparsegrad.cli.messages import tell as say
+from sparsegrad.cli.pages import add_html, check_html, write_html
 from sparsegrad.cli.pictures import drawn
 from sparsegrad.registry import EVERY, METHOD_WORDS, listed
 from sparsegrad.runs.settings import Settings
@@ -47,6 +48,7 @@ def add_compare(commands: Any) -> None:
     add("--rate", metavar="R", help=f"passive: its rate (default: {Settings.rate:g})")
     add("--seed", metavar="SEED", help=f"passive: its seed (default: {Settings.seed})")
     add("--out", type=Path, metavar="DIR", required=True, help="keep runs and results there")
+    add_html(parser)
     parser.set_defaults(run=compare)
 
 
@@ -56,6 +58,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
     methods = split_words(arguments.methods)
     _check_flags(arguments)
+    check_html(arguments.html)
     if arguments.passive:
         return _passive(arguments, given, methods)
     read = {
@@ -90,12 +93,27 @@ def compare(arguments: argparse.Namespace) -> int:
     written = write(arguments.out, entries, rows, lines, measure)
     written += draw_compared(arguments.out, entries, lines, measure)
     say(f"wrote {', '.join(map(str, written))}")
+    paged = _page_of_runs(arguments.html, entries, rows, measure)
     for error in errors:
         complain(error)
     if stopped:
         complain("interrupted; the same command goes on with the runs that are not done")
         return INTERRUPTED
-    return FAILED if errors else 0
+    return FAILED if errors or not paged else 0
+
+
+def _page_of_runs(
+    path: Path | None, entries: Any, rows: list[dict[str, Any]], measure: str
+) -> bool:
+    """Write a page of runs: their reports drawn, a row for each."""
+    swept = ("method", "rate", "seed")
+    reports = [
+        {name: getattr(entry.settings, name) for name in swept} | line
+        for entry in entries
+        for line in entry.metrics
+    ]
+    plot = reports, "tokens", measure, swept
+    return write_html(path, net(entries[0].settings), rows, [plot], swept)
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
@@ -166,7 +184,13 @@ def _passive(arguments: argparse.Namespace, given: dict[str, Any], methods: list
 
     written += [path for path, how in ((picture, draw), (pareto, draw_costs)) if drawn(how)]
     say(f"wrote {', '.join(map(str, written))}")
-    return 0
+    whole = [row for row in rows if row["tensor"] == "all"]
+    title, line = f"{net(settings)}, along a run of {settings.method}", ("method",)
+    plots = [
+        (rows, "tokens", "cosine", ("method", "tensor")),
+        (whole, "multiply_adds", "cosine", line, (True, False)),
+    ]
+    return 0 if write_html(arguments.html, title, rows, plots, ("method", "tensor")) else FAILED
 
 
 def _count(name: str, word: str | None, default: int) -> int:

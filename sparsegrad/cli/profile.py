@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsegrad.cli.flags import split_words
 from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, tell
+from sparsegrad.cli.pages import add_html, check_html, write_html
 from sparsegrad.cli.pictures import drawn
 from sparsegrad.registry import CELLS, listed
 from sparsegrad.system.bar import Bar
@@ -68,6 +69,7 @@ def add_profile(commands: Any) -> None:
         "(default: half of the memory that is free)")  # fmt: skip
     add("--format", default="table", choices=("table", "json", "csv"), help="(default: table)")
     add("--out", type=Path, metavar="DIR", help="write data and a picture there too")
+    add_html(parser)
     add("--dry-run", action="store_true", help="exact counts only, for any size")
     parser.set_defaults(run=profile)
 
@@ -113,6 +115,7 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
 def profile(arguments: argparse.Namespace) -> int:
     """Run `profile`; return the exit status."""
     sweep = _sweep(arguments)
+    check_html(arguments.html)
     from sparsegrad.runs.folder import claim
 
     if arguments.out is not None:
@@ -155,7 +158,24 @@ def profile(arguments: argparse.Namespace) -> int:
             complain(f"{why}; stopped after {len(points)} of {len(sweep)} points")
         if arguments.out is not None and points:
             status = _write(arguments.out, sweep, model, points, fits, title) or status
+        if not _write_page(arguments.html, points, title):
+            status = status or FAILED
     return status
+
+
+def _write_page(path: Path | None, points: "list[Point]", title: str) -> bool:
+    rows = [point.as_dict() for point in points]
+    net = "cell", "units", "sparsity"
+    plots: list[tuple[Any, ...]] = [
+        ("entries", "multiply_adds", net),
+        ("multiply_adds", "seconds", net),
+    ]
+    if any(point.window for point in points):
+        plots.append(("window", "step_vs_bptt", (*net, "n")))
+    shown = [
+        (rows, x, y, line, (True, True)) for x, y, line in plots if any(one[y] for one in rows)
+    ]
+    return write_html(path, title, rows, shown, (*net, "n"))
 
 
 def _updates(points: "list[Point]") -> "list[Point]":
