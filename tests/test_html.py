@@ -23,11 +23,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     found = {name: folder / f"{name}.html" for name in ("profile", "compare", "passive")}
     assert main([*PROFILE, "--html", str(found["profile"])]) == 0
-    methods = ["--methods", "snap:1", "--rates", "1e-3,3e-3", "--seeds", "0", "--jobs", "1"]
+    methods = ["--methods", "snap:1", "--rates", "1e-3", "--seeds", "0", "--jobs", "1"]
     out = "--out", str(folder / "runs")
     assert main([*COMPARE, *methods, *out, "--html", str(found["compare"])]) == 0
     out = "--out", str(folder / "along")
-    passive = ["--passive", "--methods", "snap:1", "rflo"]
+    passive = ["--passive", "--methods", "snap:1"]
     assert main([*COMPARE, *passive, *out, "--html", str(found["passive"])]) == 0
     return found
 
