@@ -20,7 +20,8 @@ from sparsegrad.symbolic.cost import saturated_counts
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.quantities import percent
 
-_TRIES = 6
+_TRIES = 8
+_CLOSE = 1.05  # budgets that differ by less are as good
 
 
 class Choice(NamedTuple):
@@ -113,18 +114,46 @@ def _choice(
         found = found._replace(seconds=took, bytes=held)
         if took <= seconds and held <= sweep.budget:
             return found._replace(fits=True)
-    least = exact_counts(drawn, 1)[0]
-    budget = int(min(sweep.budget / each, entries * min(1.0, sweep.budget / held, seconds / took))
-                 if math.isfinite(took) else sweep.budget / each)  # fmt: skip
-    for _ in range(_TRIES):
-        if budget < least or budget >= entries:
-            break
+    kept = _within(sweep, drawn, seconds, model, n, entries, entries * min(1.0, seconds / took))
+    return found._replace(kept=None if kept is None else sweep.batch * kept)
+
+
+def _within(
+    sweep: Sweep,
+    drawn: Structure,
+    seconds: float,
+    model: CostModel,
+    n: int | None,
+    entries: int,
+    guess: float,
+) -> int | None:
+    """Return about the most entries of one sequence that fit; None if not even SnAp-1's do."""
+    each = sweep.batch * np.dtype(sweep.dtype).itemsize
+
+    def fits(n: int | None, budget: int | None) -> tuple[int, float]:
+        """Return the entries of a budget, and how far they exceed what they may take."""
         pattern = reach(drawn.dynamics, drawn.immediate, n, own=drawn.own, budget=budget)
         took, held = _predict(sweep, model, pattern)
-        if took <= seconds and held <= sweep.budget:
-            return found._replace(kept=sweep.batch * pattern.nnz)
-        budget = int(0.98 * pattern.nnz * min(1.0, sweep.budget / held, seconds / took))
-    return found
+        return pattern.nnz, max(took / seconds, held / sweep.budget)
+
+    low, excess = fits(1, None)
+    if excess > 1:
+        return None
+    high = int(min(entries, sweep.budget / each))
+    guess = guess if math.isfinite(guess) and guess > low else high
+    for _ in range(_TRIES):
+        if high <= _CLOSE * low:
+            break
+        budget = int(min(max(guess, _CLOSE * low), high))
+        found, excess = fits(n, budget)
+        if excess <= 1:
+            low, high = found, high if budget < high else found
+        else:
+            high = min(found, high - 1)
+        guess = found * 0.98 / excess
+        if not low < guess < high:
+            guess = math.sqrt(low * high)
+    return low
 
 
 def _predict(sweep: Sweep, model: CostModel, pattern: ReachPattern) -> tuple[float, int]:
