@@ -66,6 +66,7 @@ ABOVE_THE_KERNELS = [
     "test_onnx.py",
     "test_package.py",
     "test_perf_smoke.py",
+    "test_pipe.py",
     "test_processes.py",
     "test_processors.py",
     "test_promises.py",

@@ -55,6 +55,8 @@ def add_compare(commands: Any) -> None:
 def compare(arguments: argparse.Namespace) -> int:
     """Run `compare`; return the exit status."""
     given = given_settings(arguments)
+    if given.get("data") == "-":
+        raise ValueError("--data must be a file for several runs, got standard input")
 
     methods = split_words(arguments.methods)
     _check_flags(arguments)

@@ -21,7 +21,7 @@ FLAGS = (
     ("cell", "CELL", listed(CELLS)),
     ("units", "K", "number of units"),
     ("sparsity", "S", "part of the weights that do not exist: 0.75 or 75%%"),
-    ("input-sparsity", "S", "the same for the input weights; default: as --sparsity"),
+    ("input-sparsity", "S", "the same for the input weights; default: as --sparsity, for stream 0"),
     ("gate-masks", "HOW", "independent or shared"),
     ("hidden", "H", "width of a hidden layer of the readout; 0: none"),
     ("dtype", "T", "float32 or float64"),

@@ -1,14 +1,22 @@
 """The command `sparsegrad train`."""
 
 import argparse
+import csv
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsegrad.cli.flags import add_flags, given_settings
 from sparsegrad.cli.messages import FAILED, complain, net, tell
 from sparsegrad.cli.pictures import drawn
 from sparsegrad.runs.settings import Settings
 
+if TYPE_CHECKING:
+    from sparsegrad.tasks import Pipe
+
+ROWS = 150
+"""Rows of a table that a picture shows."""
 EXAMPLES = """examples:
   sparsegrad train copy --method snap:2 --rate 3e-3 --tokens 2M --out runs/copy
   sparsegrad train copy --out runs/copy --resume --tokens 4M
@@ -45,6 +53,7 @@ def train(arguments: argparse.Namespace) -> int:
     from sparsegrad.runs.run import INTERRUPTED as STOPPED
     from sparsegrad.runs.stop import StopWish
     from sparsegrad.runs.watch import Watch
+    from sparsegrad.tasks import Pipe
 
     if arguments.out is not None:
         settings, folder = open_run(given, arguments.out, arguments.resume)
@@ -56,7 +65,13 @@ def train(arguments: argparse.Namespace) -> int:
         complain(
             f"no lock in {folder.path}, as its file system has none: start no second run there"
         )
-    run = Run(settings, folder, Watch)
+    arriving = settings.data == "-"  # standard output has the predictions then
+    run = Run(settings, folder, lambda settings: Watch(settings, quiet=arriving))
+    if isinstance(run.task, Pipe):
+        run.task.say = _printer(run.task)
+    left_out = getattr(run.task, "left_out", [])
+    if left_out:
+        complain(f"left out, as text that --inputs does not name: {', '.join(left_out)}")
     before = run.progress.tokens
     if arguments.resume and not before:
         complain("stopped before its first checkpoint, so the run begins anew")
@@ -68,7 +83,7 @@ def train(arguments: argparse.Namespace) -> int:
     if summary["status"] == DIVERGED:
         complain(summary["reason"])
         return FAILED
-    print(_summary_line(run.settings.task, summary))
+    (tell if arriving else print)(_summary_line(run.settings.task, summary))
     if summary["status"] == STOPPED:
         complain(
             f"interrupted; go on with: sparsegrad train {settings.task} --out {folder.path} "
@@ -77,10 +92,26 @@ def train(arguments: argparse.Namespace) -> int:
         return 128 + (stop.number or 0)  # as a shell counts it
     if 0 < before == summary["tokens"]:
         complain("the budget was spent before; go on with a larger --tokens or --seconds")
+    if isinstance(run.task, Pipe) and not run.task.forecast.scored:
+        complain("nothing was learned: no row came with its targets")
+        return FAILED
     if folder is not None:
         names = sorted(path.name for path in folder.path.iterdir() if path.name[0] != ".")
         tell(f"wrote {folder.path}: {', '.join(names)}")
     return 0
+
+
+def _printer(task: "Pipe") -> Callable[[Sequence[str]], None]:
+    """Return what prints lines of CSV as they come, and ends the run where nobody reads them."""
+
+    def say(words: Sequence[str]) -> None:
+        try:
+            csv.writer(sys.stdout, lineterminator="\n").writerow(words)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            task.ended = True
+
+    return say
 
 
 def _summary_line(task: str, summary: dict[str, Any]) -> str:
@@ -99,13 +130,19 @@ def _draw_run(run: Any, path: Path) -> None:
 
     lines = read_metrics(path / "metrics.jsonl")
     settings, measure = run.settings, run.task.measure
+    title = f"{net(settings)}, {settings.method}, {settings.optimizer} {settings.rate:g}"
+    if settings.task == "stream":
+        from sparsegrad.figures.forecasts import draw_forecasts
+        from sparsegrad.runs.predictions import PREDICTIONS, read_tail
+
+        draw_forecasts(*read_tail(path / PREDICTIONS, ROWS), lines, title, path / "curve.png")
+        return
     curves = {}
     for name in (measure, f"held_out_{measure}"):
         seen = [line for line in lines if name in line]
         if seen:
             label = settings.method if name == measure else "held out"
             curves[label] = [([x["tokens"] for x in seen], [x[name] for x in seen])]
-    title = f"{net(settings)}, {settings.method}, {settings.optimizer} {settings.rate:g}"
     seen = [line for line in lines if "density" in line]
     masks = ([line["tokens"] for line in seen], [line["density"] for line in seen])
     draw_curves(curves, measure, title, path / "curve.png", masks if seen else None)

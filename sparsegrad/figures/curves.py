@@ -87,7 +87,7 @@ def draw_curves(
         axes.xaxis.set_major_formatter(TOKENS)
         if step:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        _dress(axes)
+        dress(axes)
         axes.margins(x=0.01)
         _name_lines(axes, ends)
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
@@ -192,7 +192,7 @@ def draw_alignment(rows: Sequence[Mapping[str, Any]], title: str, path: Path) ->
                      "as parts of the norm of J"),
         ):  # fmt: skip
             axes.set_title(heading, fontsize=9, loc="left")
-            _dress(axes)
+            dress(axes)
             if axes is not by_tensor:
                 axes.set_xlabel("tokens")
                 axes.xaxis.set_major_formatter(TOKENS)
@@ -225,7 +225,8 @@ def _on_one_grid(seeds: Sequence[Curve]) -> tuple[NDArray[Any], NDArray[Any]]:
     return tokens, np.array(values)
 
 
-def _dress(axes: Axes) -> None:
+def dress(axes: Axes) -> None:
+    """Give axes the look of all our pictures."""
     axes.grid(True, color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

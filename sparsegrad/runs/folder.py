@@ -4,13 +4,14 @@ import contextlib
 import errno
 import json
 import os
-import stat
 import weakref
 from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sparsegrad.runs.appended import Appended
+from sparsegrad.runs.predictions import PREDICTIONS
 from sparsegrad.system.atomic import clear_halves, is_half, write_whole
 from sparsegrad.system.reading import parse_json, read_object, read_plain
 from sparsegrad.system.schema import Rule, mapping, number, refuse, whole
@@ -114,7 +115,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         need_safetensors()
-        claim(path, ("config.json",), (*FILES, METRICS))
+        claim(path, ("config.json",), (*FILES, METRICS, PREDICTIONS))
         self.path = path
         # the lock goes with the process, however that ends
         self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -148,6 +149,11 @@ class Folder:
     def metrics(self) -> Path:
         """The path of the metrics, a line of JSON per report."""
         return self.path / METRICS
+
+    @property
+    def predictions(self) -> Path:
+        """The path of what a run on a table predicted."""
+        return self.path / PREDICTIONS
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file, whole; one of `MARKED` says that the folder is ours."""
@@ -206,24 +212,15 @@ class Metrics:
     """
 
     def __init__(self, path: Path, length: int, reported: int = 0) -> None:
-        self._path = path
-        self._file = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
-            | getattr(os, "O_BINARY", 0), 0o666,
-        )  # fmt: skip
-        weakref.finalize(self, os.close, self._file)
-        status = os.fstat(self._file)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path} must be a file, got a folder, a pipe or a device")
-        if status.st_size < length:
-            raise ValueError(
-                f"{path} must hold the {length} bytes that its checkpoint knows of, got "
-                f"{status.st_size}: lines were lost"
-            )
+        self._file = Appended(path, length)
         if length:
             _check_lines(path, read_plain(path, None)[:length], reported)
-        os.ftruncate(self._file, length)
-        self.length = length
+        self._file.cut()
+
+    @property
+    def length(self) -> int:
+        """Bytes so far."""
+        return self._file.length
 
     def add(self, line: dict[str, Any]) -> None:
         """Append a line.
@@ -233,19 +230,11 @@ class Metrics:
         OSError
             If it cannot be written; half a line does not stay.
         """
-        text = (json.dumps(line) + "\n").encode()
-        try:
-            if os.write(self._file, text) != len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            os.ftruncate(self._file, self.length)
-            error.filename = str(self._path)
-            raise
-        self.length += len(text)
+        self._file.add((json.dumps(line) + "\n").encode())
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
-        os.fsync(self._file)
+        self._file.sync()
 
 
 def _check_lines(path: Path, content: bytes, reported: int) -> None:

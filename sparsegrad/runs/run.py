@@ -13,12 +13,14 @@ from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.runs.folder import MARK, REPORT, Folder, Metrics
 from sparsegrad.runs.masks import density
+from sparsegrad.runs.predictions import Predictions
 from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings, completed
 from sparsegrad.runs.stop import StopWish
 from sparsegrad.runs.watch import Watch
 from sparsegrad.system.schema import anything, number, record, refuse, whole
-from sparsegrad.tasks import Sequences, Stream, Task
+from sparsegrad.tasks import Pipe, Sequences, Stream, Task
 
+TABLES = Stream, Pipe
 FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
 
 
@@ -27,7 +29,7 @@ _EXTRA = record({
     "task": anything,  # looked at by the task
     "progress": record({
         "tokens": whole(), "seconds": number(0), "reported": whole(), "loss": number(),
-        "scored": number(0), "metrics": whole(),
+        "scored": number(0), "metrics": whole(), "predictions": whole(),
     }),
     "last": REPORT,
 })  # fmt: skip
@@ -44,6 +46,7 @@ class Progress:
     loss: float = 0.0  # nats since then
     scored: float = 0.0  # losses since then
     metrics: int = 0  # bytes of metrics.jsonl
+    predictions: int = 0  # bytes of predictions.csv
 
 
 class Run:
@@ -71,6 +74,7 @@ class Run:
         self.progress = Progress()
         self.last: dict[str, Any] = {}  # the last report
         self._metrics: Metrics | None = None
+        self._predictions: Predictions | None = None
         self._before, self._from = 0.0, 0  # seconds and tokens when `train` began
         self._began = self._saved = time.monotonic()
         self._watch = watch(settings)
@@ -89,6 +93,11 @@ class Run:
             # the budget, or the place of a file, may be another one from here on
             progress = self.progress
             self._metrics = Metrics(folder.metrics, progress.metrics, progress.reported)
+            if isinstance(self.task, TABLES):
+                self._predictions = Predictions(
+                    folder.predictions, progress.predictions, self.task.names,
+                    self.task.forecast.horizons,
+                )  # fmt: skip
             folder.write("config.json", settings.as_dict())
 
     def train(self) -> dict[str, Any]:
@@ -114,8 +123,8 @@ class Run:
         self._from, self._saved = self.progress.tokens, time.monotonic()
         with StopWish() as stop, self._watch as watch:
             try:
-                while not self._spent() and not stop.asked:
-                    self._learn(self.task.draw())
+                while not (self._spent() or stop.asked or self._ended()):
+                    self._learn(self._draw())
                     if not compiled:  # not learning: neither clock nor speed counts the first draw
                         self._began, self._from = time.monotonic(), self.progress.tokens
                         compiled = True
@@ -136,6 +145,17 @@ class Run:
             signal.raise_signal(stop.number)
         return summary
 
+    def _ended(self) -> bool:
+        return isinstance(self.task, Pipe) and self.task.ended
+
+    def _draw(self) -> Sequences:
+        try:
+            return self.task.draw()
+        except ValueError:
+            if isinstance(self.task, Pipe):  # what came before does not come again
+                self._save()
+            raise
+
     def _learn(self, drawn: Sequences) -> None:
         progress, learner = self.progress, self.learner
         steps, batch = drawn.weights.shape
@@ -146,10 +166,13 @@ class Run:
         if self._sequence:
             learner.update_after(steps)
         task = self.task
-        losses = task.learn(learner, drawn) if isinstance(task, Stream) else learner.run(*drawn)
+        losses = task.learn(learner, drawn) if isinstance(task, TABLES) else learner.run(*drawn)
         loss = float(losses.sum()) * batch
         scored = float(drawn.weights.sum())
         task.hear(loss / max(scored, 1.0))  # without a target nothing is scored
+        if self._predictions is not None and isinstance(task, TABLES) and task.scored is not None:
+            self._predictions.add(task.scored)
+            progress.predictions = self._predictions.length
         progress.tokens += steps * batch
         progress.loss += loss
         progress.scored += scored
@@ -203,6 +226,8 @@ class Run:
         try:
             self.folder.check()
             self._metrics.sync()
+            if self._predictions is not None:
+                self._predictions.sync()
             write_checkpoint(self.folder.checkpoint, self.learner.checkpoint(extra))
             self.folder.write("checkpoint.json", extra)
         except OSError as error:
@@ -214,7 +239,7 @@ class Run:
 
     def _go_on(self, folder: Folder) -> None:
         saved, where = read_checkpoint(folder.checkpoint), f"{folder.checkpoint}: extra"
-        extra = _EXTRA(where, saved.extra)
+        extra = _EXTRA(where, _with_predictions(saved.extra))
         stored = extra["settings"]
         if type(stored) is not dict or completed(stored) != _fixed(self.settings):
             raise ValueError(
@@ -240,7 +265,8 @@ class Run:
     def _summary(self, status: str, reason: str | None) -> dict[str, Any]:
         self._clock()
         tokens, seconds = self.progress.tokens, self.progress.seconds
-        summary: dict[str, Any] = {"status": status} | self.last | {
+        whole_run = self.task.forecast.report() if isinstance(self.task, TABLES) else {}
+        summary: dict[str, Any] = {"status": status} | self.last | whole_run | {
             "tokens": tokens,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
@@ -303,6 +329,14 @@ def stored_settings(path: Path, stored: dict[str, Any]) -> dict[str, Any]:
         said = str(error)
         raise ValueError(said if str(path) in said else f"{path}: {said}") from None
     return kept
+
+
+def _with_predictions(extra: Any) -> Any:
+    """Return what a checkpoint holds, also one written before runs kept their predictions."""
+    progress = extra.get("progress") if type(extra) is dict else None
+    if type(progress) is not dict:
+        return extra
+    return extra | {"progress": {"predictions": 0} | progress}
 
 
 def _fixed(settings: Settings) -> dict[str, Any]:

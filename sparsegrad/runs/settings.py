@@ -44,7 +44,7 @@ class Settings:
     text : str, optional
         File for ``chars``; default: a text that Python brings along.
     data : str, optional
-        File for ``stream``.
+        File for ``stream``; ``-`` for the rows of standard input as they come.
     inputs : str, optional
     targets : str
         Columns of `data`, by names or numbers; of targets, a number alone counts the last columns,
@@ -61,7 +61,8 @@ class Settings:
     steps : int
         Time steps of a draw of ``chars`` and ``stream``.
     cell, units, sparsity, input_sparsity, gate_masks, hidden, dtype
-        The net; `hidden` is the width of the readout's hidden layer, 0 for none.
+        The net; `hidden` is the width of the readout's hidden layer, 0 for none. By default the
+        input weights are as sparse as the others, and those of ``stream`` all there.
     method : str
         One of `sparsegrad.registry.METHOD_WORDS`: ``snap:N``, ``rtrl``, ``bptt``, …
     update : {"step", "sequence"}
@@ -159,6 +160,10 @@ class Settings:
             raise ValueError("update sequence goes with bptt, not with bptt:T")
         if self.update == "sequence" and "@" in method:
             raise ValueError(f"update must be step where windows decide, got sequence and {method}")
+        if self.data == "-" and self.batch not in (None, 1):
+            raise ValueError(f"batch must be 1 for the rows of standard input, got {self.batch}")
+        if self.input_sparsity is None and self.task == "stream":
+            object.__setattr__(self, "input_sparsity", 0.0)  # a table has few columns
         if self.batch is None:
             object.__setattr__(self, "batch", 1 if self.task == "stream" else 16)
 
@@ -232,7 +237,7 @@ class Settings:
 
     def make_task(self) -> "Task":
         """Return the task at its beginning."""
-        from sparsegrad.tasks import Chars, Copy, Stream
+        from sparsegrad.tasks import Chars, Copy, Pipe, Stream
         from sparsegrad.tasks.chars import default_text
 
         batch = self.batch or 1
@@ -242,6 +247,11 @@ class Settings:
         if self.task == "chars":
             text = default_text() if self.text is None else Path(self.text)
             return Chars(text, batch, self.steps, self.crop, seed, self.dtype)
+        if self.data == "-":
+            return Pipe(
+                self.targets, self.dtype, self.inputs, self.horizon, self.scale, self.missing,
+                self.decimal,
+            )  # fmt: skip
         return Stream(
             Path(self.data or ""), self.targets, batch, self.steps, self.dtype, self.inputs,
             self.horizon, self.scale, self.missing, self.decimal,
@@ -297,8 +307,12 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     scale = "none" if stored.get("task") == "stream" else "online"
     later = {"inputs": None, "horizon": None, "missing": "refuse", "scale": scale, "decimal": None}
     later |= {"prune": None, "rewire": None}
-    targets = stored.get("targets", "1")
-    return later | {**stored, "targets": str(targets) if type(targets) is int else targets}
+    kept = later | dict(stored)
+    if type(kept.get("targets", "1")) is int:
+        kept["targets"] = str(kept["targets"])
+    if scale == "none" and "scale" not in stored and kept.get("input_sparsity") is None:
+        kept["input_sparsity"] = kept.get("sparsity")
+    return kept
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -90,6 +90,7 @@ def words(line: dict[str, Any]) -> list[str]:
         "held_out_bits_per_character": "held out {:.3f}",
         "rmse": "rmse {:.4g}",
         "rmse_persistence": "persistence {:.4g}",
+        "rmse_mean": "running mean {:.4g}",
         "density": "density {:.2%}",
     }
     return [text.format(line[name]) for name, text in known.items() if name in line]

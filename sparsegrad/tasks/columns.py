@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,15 @@ class Columns(NamedTuple):
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
     left_out: tuple[int, ...]  # text that nobody asked for
+
+    def record(self, table: Table) -> dict[str, Any]:
+        """Return them for a checkpoint, with the names that the table has."""
+        return {
+            "names": None if table.names is None else list(table.names),
+            "inputs": list(self.inputs),
+            "targets": list(self.targets),
+            "of": table.shape[1],
+        }
 
 
 def choose(table: Table, inputs: str | None, targets: str, known: bool) -> Columns:

@@ -172,14 +172,10 @@ class Forecast:
         given = np.asarray(rows, np.float64)
         alone = given.ndim == 2 and self.batch == 1
         given = given[:, None] if alone else given
-        before, fresh = len(self._waiting.xs), self._fresh
+        before = len(self._waiting.xs)
         steps, drawn = self.take(given)
-        outputs = np.concatenate([self.learn(learner, steps, drawn)[1], self._made])
-        if len(outputs) < len(steps.xs):  # a horizon of 1: the forecast from the last row
-            left = steps.xs[len(outputs) :]
-            resets = _resets(left, fresh and not len(drawn.xs))
-            outputs = np.concatenate([outputs, learner.predict(left, resets)])
-        found = self.in_units(steps, outputs)[before:]
+        done = self.learn(learner, steps, drawn)[2]
+        found = np.concatenate([done, self.ahead(learner, steps, drawn)])[before:]
         return found[:, 0] if alone else found
 
     def report(self) -> dict[str, float]:
@@ -189,6 +185,11 @@ class Forecast:
         so of ``mae`` and ``nrmse``; with several horizons ``rmse_5``, ``rmse_5_persistence``, …
         """
         return self._total.report()
+
+    @property
+    def scored(self) -> int:
+        """Forecasts whose values came."""
+        return self._total.count
 
     def recent(self) -> dict[str, float]:
         """Return the same of what was scored since this was last called."""
@@ -224,8 +225,8 @@ class Forecast:
 
     def learn(
         self, learner: Learner, steps: Steps, drawn: Sequences
-    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        """Learn what :meth:`take` returned; return the losses and the outputs that were scored.
+    ) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any]]:
+        """Learn what :meth:`take` returned; return losses, what came, and what was predicted.
 
         Raises
         ------
@@ -240,13 +241,18 @@ class Forecast:
             self._made = outputs[count:]
         else:
             losses, outputs = _by_weight(learner, drawn)
-        outputs = outputs[:count]
-        complete = steps.part(0, count)
-        models = self.in_units(complete, outputs), complete.last, complete.mean
-        truth = self._truth(steps, count)
+        complete, truth = steps.part(0, count), self._truth(steps, count)
+        predicted = self.in_units(complete, outputs[:count])
         for scores in (self._total, self._recent):
-            scores.add(truth, models)
-        return losses, outputs
+            scores.add(truth, (predicted, complete.last, complete.mean))
+        return losses, truth, predicted
+
+    def ahead(self, learner: Learner, steps: Steps, drawn: Sequences) -> NDArray[np.float64]:
+        """Return what is predicted from the steps that wait, once the others were learned."""
+        waiting, made = steps.part(len(drawn.xs)), self._made
+        if len(made) < len(waiting.xs):  # a horizon of 1: the forecast from the last row
+            made = learner.predict(waiting.xs, _resets(waiting.xs, self._fresh))
+        return self.in_units(waiting, made)
 
     def in_units(self, steps: Steps, outputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return outputs of some steps in the units of the rows, (T, batch, horizons, targets)."""

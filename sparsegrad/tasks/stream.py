@@ -1,18 +1,27 @@
 """A user's own table, learned online row by row: the errors of honest forecasts."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.system.schema import anything, record, whole
-from sparsegrad.tasks.columns import choose, label
+from sparsegrad.tasks.columns import Columns, choose, label
 from sparsegrad.tasks.forecast import Forecast, Learner
 from sparsegrad.tasks.scaling import Steps
 from sparsegrad.tasks.sequences import CHECKSUM, Sequences
-from sparsegrad.tasks.table import open_table, read_rows, refuse_missing
+from sparsegrad.tasks.table import Table, open_table, read_rows, refuse_missing
+
+
+class Scored(NamedTuple):
+    """What was predicted in one draw, beside what came; NaN where a value is missing."""
+
+    rows: list[int]  # where the first step of each part stands in the table
+    truth: NDArray[Any]  # (steps, batch, horizons, targets)
+    predicted: NDArray[Any]  # (steps, batch, horizons, targets)
 
 
 class Stream:
@@ -51,8 +60,12 @@ class Stream:
         Steps of one pass, over all parts.
     forecast : Forecast
         What scales and scores.
+    names : list of str
+        Of the targets.
     left_out : list of str
         Columns of text that were not asked for.
+    scored : Scored or None
+        What the last draw that was learned predicted.
 
     Raises
     ------
@@ -88,14 +101,9 @@ class Stream:
         self._columns = [*dict.fromkeys(found.inputs + found.targets)]
         self.names = [name_of(table, column) for column in found.targets]
         self.left_out = [label(table, column) for column in found.left_out]
-        places = np.cumsum([0] + [table.width(column) for column in self._columns])
-        at = dict(zip(self._columns, places[:-1].tolist(), strict=True))
         self.forecast = Forecast(
-            int(places[-1]),
-            [at[column] for column in found.targets],
-            [at[c] + k for c in found.inputs for k in range(table.width(c))],
-            horizons, scale, missing, batch, dtype,
-        )  # fmt: skip
+            *aims_of(table, self._columns, found), horizons, scale, missing, batch, dtype
+        )
         self.inputs, self.outputs = self.forecast.inputs, self.forecast.outputs
         rows, lag = table.shape[0], self.forecast.lag
         self._part = (rows - lag) // batch
@@ -107,6 +115,7 @@ class Stream:
         self.tokens = self._part * batch
         self._at = 0
         self._steps: Steps | None = None
+        self.scored: Scored | None = None
 
     def draw(self) -> Sequences:
         """Return the next rows of every part, at most `steps`; after the end, from the start."""
@@ -131,7 +140,10 @@ class Stream:
         """
         if self._steps is None:
             raise ValueError("a draw must come before it is learned, got none")
-        return self.forecast.learn(learner, self._steps, drawn)[0]
+        first = (self._at or self._part) - len(drawn.xs)
+        losses, truth, predicted = self.forecast.learn(learner, self._steps, drawn)
+        self.scored = Scored([b * self._part + first for b in range(self.batch)], truth, predicted)
+        return losses
 
     def hear(self, loss: float) -> None:
         """Nothing depends on the loss."""
@@ -149,12 +161,7 @@ class Stream:
         return {
             "at": self._at,
             "fingerprint": self._table.fingerprint,
-            "columns": {
-                "names": None if self._table.names is None else list(self._table.names),
-                "inputs": list(self._found.inputs),
-                "targets": list(self._found.targets),
-                "of": self._table.shape[1],
-            },
+            "columns": self._found.record(self._table),
             "forecast": self.forecast.state(),
         }
 
@@ -190,6 +197,16 @@ class Stream:
                 refuse_missing(self._table, first, rows, self._columns, self._dtype)
             read.append(rows)
         return np.stack(read, axis=1)
+
+
+def aims_of(
+    table: Table, columns: Sequence[int], found: Columns
+) -> tuple[int, list[int], list[int]]:
+    """Return how many numbers some columns make, and which of them are targets and inputs."""
+    widths = [table.width(column) for column in columns]
+    at = dict(zip(columns, np.cumsum([0, *widths]).tolist(), strict=False))
+    inputs = [at[c] + k for c in found.inputs for k in range(table.width(c))]
+    return sum(widths), [at[column] for column in found.targets], inputs
 
 
 def name_of(table: Any, column: int) -> str:

@@ -164,7 +164,7 @@ def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, int], np.dtype[A
     return (shape[0], shape[1]), dtype
 
 
-class _Loaded:
+class Loaded:
     """A table in memory: columns of numbers, or of words that may be dates."""
 
     def __init__(
@@ -181,18 +181,21 @@ class _Loaded:
         self._columns = list(columns)
 
     def words(self, column: int) -> str | None:
+        """Return the first word of a column of text."""
         found = self._columns[column]
         if not isinstance(found, list):
             return None
         return next((cell for cell in found if not parsing.is_missing(cell)), "")
 
     def width(self, column: int) -> int:
+        """Return how many numbers a cell of a column makes; text becomes dates by it."""
         found = self._columns[column]
         if isinstance(found, list):
             self._columns[column] = found = encoded(found, f"{self.path}: column {column}")
         return 1 if found.ndim == 1 else int(found.shape[1])
 
     def rows(self, start: int, count: int, columns: Sequence[int]) -> NDArray[Any]:
+        """Return some columns of some rows."""
         found = [np.asarray(self._columns[column])[start : start + count] for column in columns]
         return np.column_stack(found)
 
@@ -222,7 +225,7 @@ def _text(path: Path, decimal: str | None) -> Table:
             f"{path} must be a table of numbers, it must hold rows of numbers, {error}{cut}"
         ) from None
     named = None if names is None else parsing.names_of(names, len(columns))
-    return _Loaded(path, fingerprint, named, columns)
+    return Loaded(path, fingerprint, named, columns)
 
 
 def _unzipped(path: Path, content: bytes) -> bytes:
@@ -346,7 +349,7 @@ def _parquet(path: Path) -> Table:
     if not read.num_rows or not read.num_columns:
         raise ValueError(f"{path} must hold rows of numbers, got none")
     columns = [_arrow_column(pa, column) for column in read.columns]
-    return _Loaded(path, zlib.crc32(content), tuple(read.column_names), columns)
+    return Loaded(path, zlib.crc32(content), tuple(read.column_names), columns)
 
 
 def _arrow_column(pa: Any, column: Any) -> NDArray[np.float64] | list[str]:
