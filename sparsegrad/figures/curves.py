@@ -101,7 +101,7 @@ def _above(figure: Figure, density: Curve) -> Axes:
     below.set_ylabel("weights that exist")
     below.yaxis.set_major_formatter(PercentFormatter(1.0))
     below.set_ylim(bottom=0)
-    _dress(below)
+    dress(below)
     return axes
 
 
