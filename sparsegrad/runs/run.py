@@ -159,9 +159,9 @@ class Run:
     def _learn(self, drawn: Sequences) -> None:
         progress, learner = self.progress, self.learner
         steps, batch = drawn.weights.shape
-        if self._pruning is not None:
+        if self._pruning is not None and steps:
             self._pruning.rewire(learner, steps)
-        if self._rewiring is not None:
+        if self._rewiring is not None and steps:
             self._rewiring.rewire(learner, *drawn)
         if self._sequence:
             learner.update_after(steps)
