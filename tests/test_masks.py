@@ -1,10 +1,12 @@
-"""Masks that change in runs, and `sparsegrad plan`: words, resuming, reports, pictures, counts."""
+"""Masks and memory from the outside: runs whose masks change, SnAp(memory=), `sparsegrad plan`."""
 
 import json
 
 import numpy as np
 import pytest
 
+from sparsegrad import GRU, SGD, Linear, OnlineLearner, SnAp
+from sparsegrad.cells.jacobians import dynamics_alone, immediate_pattern
 from sparsegrad.cells.structure import structure
 from sparsegrad.cli.main import main
 from sparsegrad.learning.checkpoint import read_checkpoint
@@ -166,3 +168,56 @@ def test_plan_on_the_command_line(capsys, monkeypatch):
     ):
         assert main(["plan", *words]) == 2
         assert text in capsys.readouterr().err
+
+
+def entries_of(pattern):
+    return pattern.to_scipy().toarray().T
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_method_keeps_within_its_memory(batch):
+    def cell():
+        return GRU(3, 24, sparsity=0.9, seed=1)
+
+    def engine(n, memory=None):
+        return SnAp(n, memory=memory).engine(cell(), batch, 1)
+
+    least, most = engine(1, 2**30).influence, engine(3).influence
+    before = entries_of(least.pattern)
+    for part in (0, 0.1, 0.3, 0.6, 0.9, 1):
+        memory = int(least.nbytes + part * (most.nbytes - least.nbytes))
+        influence = engine(3, memory).influence
+        assert influence.nbytes <= memory
+        now = entries_of(influence.pattern)
+        assert (now | before == now).all()
+        before = now
+    np.testing.assert_array_equal(before, entries_of(most.pattern))
+    assert least.nbytes < 0.7 * most.nbytes
+    with pytest.raises(
+        ValueError, match=r"memory must be at least .* which SnAp-1 needs, got 1000 B"
+    ):
+        engine(3, 1000)
+
+
+def test_memory_is_bytes_or_words(tmp_path):
+    assert SnAp(2, memory="2GiB").memory == SnAp(2, memory=2**31).memory == 2**31
+    with pytest.raises(ValueError, match="memory must be a number of bytes"):
+        SnAp(2, memory="much")
+    with pytest.raises(TypeError, match="memory must be an integer"):
+        SnAp(2, memory=2.5)
+    learner = OnlineLearner(
+        GRU(3, 24, sparsity=0.9, seed=1), Linear(2), SnAp(3, memory="24 KiB"), SGD(0.1)
+    )
+    rng = np.random.default_rng(0)
+    xs, ys = (rng.standard_normal((9, 1, size)).astype("float32") for size in (3, 2))
+    learner.run(xs, ys)
+    assert learner.pattern.nnz < reach(
+        dynamics_alone(learner.cell), immediate_pattern(learner.cell), 3
+    ).nnz  # fmt: skip
+    learner.save(tmp_path / "one")
+    resumed = OnlineLearner.load(tmp_path / "one")
+    assert resumed.method == learner.method
+    np.testing.assert_array_equal(resumed.run(xs, ys), learner.run(xs, ys))
+    learner.rewire({"weight_hh": np.random.default_rng(1).random((72, 24)) < 0.2})
+    learner.run(xs, ys)
+    assert learner._engine.influence.nbytes <= 24 * 1024
