@@ -52,6 +52,7 @@ ABOVE_THE_KERNELS = [
     "test_compare.py",
     "test_docs.py",
     "test_edges.py",
+    "test_events.py",
     "test_examples.py",
     "test_files.py",
     "test_forecast.py",

@@ -3,7 +3,8 @@
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,9 @@ def add_train(commands: Any) -> None:
     add_flags(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the run there")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="log to --out/tensorboard too, for TensorBoard"
+    )
     parser.set_defaults(run=train)
 
 
@@ -66,7 +70,8 @@ def train(arguments: argparse.Namespace) -> int:
             f"no lock in {folder.path}, as its file system has none: start no second run there"
         )
     arriving = settings.data == "-"  # standard output has the predictions then
-    run = Run(settings, folder, lambda settings: Watch(settings, quiet=arriving))
+    log = _event_log(arguments.tensorboard, folder)
+    run = Run(settings, folder, lambda settings: Watch(settings, quiet=arriving, log=log))
     if isinstance(run.task, Pipe):
         run.task.say = _printer(run.task)
     left_out = getattr(run.task, "left_out", [])
@@ -75,7 +80,7 @@ def train(arguments: argparse.Namespace) -> int:
     before = run.progress.tokens
     if arguments.resume and not before:
         complain("stopped before its first checkpoint, so the run begins anew")
-    with StopWish() as stop:  # the run hands on to it the signal that ended it
+    with StopWish() as stop, _written(log, folder):  # the run hands on the signal that ended it
         summary = run.train()
     if folder is not None:
         folder.check()
@@ -112,6 +117,34 @@ def _printer(task: "Pipe") -> Callable[[Sequence[str]], None]:
             task.ended = True
 
     return say
+
+
+def _event_log(wanted: bool, folder: Any) -> Any:
+    """Return TensorBoard's log, where it is wanted."""
+    if not wanted:
+        return None
+    if folder is None:
+        raise ValueError("--tensorboard must come with --out DIR, where the log goes")
+    from sparsegrad.runs.events import EventLog
+
+    return EventLog(folder.path)
+
+
+@contextmanager
+def _written(log: Any, folder: Any) -> Iterator[None]:
+    """Begin a log with the reports that are there, and close it."""
+    if log is None:
+        yield
+        return
+    from sparsegrad.runs.folder import read_metrics
+
+    log.begin(read_metrics(folder.metrics))
+    try:
+        yield
+    finally:
+        log.close()
+        if log.error:
+            complain(f"TensorBoard's log ended: {log.error}; metrics.jsonl has all reports")
 
 
 def _summary_line(task: str, summary: dict[str, Any]) -> str:

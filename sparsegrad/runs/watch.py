@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+from sparsegrad.runs.events import EventLog
 from sparsegrad.runs.settings import Settings
 from sparsegrad.system.bar import Bar
 
@@ -22,9 +23,14 @@ class Watch:
         With the budget.
     quiet : bool
         Show nothing.
+    log : EventLog, optional
+        Gets every report.
     """
 
-    def __init__(self, settings: Settings, quiet: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, quiet: bool = False, log: EventLog | None = None
+    ) -> None:
+        self._log = log
         self._tokens, self._seconds = settings.tokens, settings.seconds
         self._quiet = quiet
         self._line: dict[str, Any] = {}
@@ -57,6 +63,8 @@ class Watch:
     def report(self, line: dict[str, Any], last: bool = False) -> None:
         """Show a report; in a pipe not more often than is of use."""
         self._line = line
+        if self._log is not None:
+            self._log.add(line)
         now = time.monotonic()
         if self._bar is None and not self._quiet and (last or now - self._said >= PAUSE):
             self._said = now
