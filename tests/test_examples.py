@@ -21,6 +21,8 @@ LEARNING = {
     "jax_chars": (["jax", "optax", "equinox"], 0.6),
     "torch_stream": (["torch"], 0.5),
     "numba_loop": ([], 0.5),
+    "sensor_csv": ([], 0.7),
+    "endless": ([], 0.7),
     "river_flow": (["river"], 1.0),
     "text": ([], 0.8),
 }
