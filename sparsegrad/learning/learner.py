@@ -56,7 +56,7 @@ class OnlineLearner(SetOnce):
     Attributes
     ----------
     cell, readout, method, optimizer, batch, update_every
-        As given; to change one, build another learner.
+        As given; to change one, build another learner. `rewire` takes another cell.
     steps : int
         Time steps learned from so far.
     losses : float64 array, (steps done,)
