@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from sparsegrad.figures.curves import OTHERS, TOKENS, dress
@@ -65,11 +65,11 @@ def draw_forecasts(
             error.plot(tokens, values, color=colours.get(key, OURS), lw=1.5, label=name)
         if any(value > 0 for line in seen for value in (line["rmse"], line["rmse_mean"])):
             error.set_yscale("log")
-            for axis_formatter in (
-                error.yaxis.set_major_formatter,
-                error.yaxis.set_minor_formatter,
-            ):
-                axis_formatter(StrMethodFormatter("{x:g}"))
+            low, high = error.get_ylim()
+            plain = StrMethodFormatter("{x:g}")
+            error.yaxis.set_major_formatter(plain)
+            # within a decade there may be no power of ten; beyond one their names would touch
+            error.yaxis.set_minor_formatter(plain if high < 10 * low else NullFormatter())
         error.set_xlabel("tokens")
         error.set_ylabel("error (rmse)")
         error.xaxis.set_major_formatter(TOKENS)

@@ -83,11 +83,13 @@ def _listed(path: Path, name: Path) -> Listed:
     last: dict[str, Any] = lines[-1] if lines else {}
     tokens = max(last.get("tokens", 0), summary["tokens"] if _counts(summary) else 0)
     measure = _MEASURES.get(settings["task"], "loss")
+    # a run that ended was scored as a whole; what is not in its summary stands in the last report
+    scores = last | (summary if _ended(summary, last) else {})
     score = next(
         (
-            f"{key} {last[key]:.4g}"
+            f"{key} {scores[key]:.4g}"
             for key in (f"held_out_{measure}", measure, "loss")
-            if key in last
+            if isinstance(scores.get(key), int | float)
         ),
         "-",
     )
@@ -102,12 +104,16 @@ def _listed(path: Path, name: Path) -> Listed:
 
 
 def _state(path: Path, summary: dict[str, Any], last: dict[str, Any]) -> str:
-    """Return how a run is; a summary from before the last report is of an earlier process."""
+    """Return how a run is."""
     if _locked(path / LOCK):
         return RUNNING
+    return str(summary["status"]) if _ended(summary, last) else STOPPED
+
+
+def _ended(summary: dict[str, Any], last: dict[str, Any]) -> bool:
+    """Whether a run ended; a summary from before the last report is of an earlier process."""
     newest = _counts(summary) and summary["tokens"] >= last.get("tokens", 0)
-    known = newest and summary.get("status") in (FINISHED, DIVERGED)
-    return str(summary["status"]) if known else STOPPED
+    return newest and summary.get("status") in (FINISHED, DIVERGED)
 
 
 def _counts(summary: dict[str, Any]) -> bool:

@@ -66,7 +66,7 @@ def choose(table: Table, inputs: str | None, targets: str, known: bool) -> Colum
         if count > most or (count == 0 and not known):
             raise ValueError(
                 f"target columns must lie in [0, {most}] to leave an input of the "
-                f"{len(numbers)} columns of {table.path}, got {targets}"
+                f"{len(numbers)} columns of {table.path}, got {targets}; 0 predicts the next row"
             )
         aims = tuple(numbers[-count:] if count else numbers)
     else:
