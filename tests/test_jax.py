@@ -483,6 +483,50 @@ def test_a_carry_that_is_not_finite_is_named():
         step.require_finite(Carry(carry.state.at[2].set(jnp.nan), carry.influence))
 
 
+OF_XLA = (ValueError, jax.errors.JaxRuntimeError)  # which of them, JAX decides by its version
+NOT_FINITE = r"gradient must stay finite.*require_finite\(carry\) says in which stream"
+
+
+def summed(step):
+    def loss(params, carry, x, scale):
+        after, h = step(params, carry, x)
+        return scale * h.sum(), after
+
+    return jax.grad(loss, has_aux=True)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("n", [1, 2, None])
+def test_no_gradient_that_is_not_finite_is_returned(n, jitted):
+    step, (xs, _) = SnapStep(a_cell(sparsegrad.GRU), n), data()
+    params, grads = step.params(), summed(step)
+    grads = jax.jit(grads) if jitted else grads
+    found, carry = grads(params, step.carry(BATCH), xs[0], 1.0)
+    overflown = Carry(carry.state, jnp.full_like(carry.influence, jnp.inf))
+    with pytest.raises(OF_XLA, match=NOT_FINITE):
+        jax.block_until_ready(grads(params, overflown, xs[1], 1.0))
+    with pytest.raises(OF_XLA, match=NOT_FINITE):
+        jax.block_until_ready(grads(params, carry, xs[1], jnp.nan))
+    again, _ = grads(params, step.reset(overflown, np.ones(BATCH, bool)), xs[0], 1.0)
+    for name in NAMES:  # as a fresh sequence
+        np.testing.assert_array_equal(again[name], found[name])
+
+
+def test_a_net_whose_influence_grows_stops_with_a_line():
+    step = SnapStep(sparsegrad.RNN(2, 24, gain=3.0, seed=0), None)
+    params, grads, rng = step.params(), jax.jit(summed(step)), np.random.default_rng(0)
+    carry = step.carry()
+
+    def for_ever(carry):
+        for _ in range(4000):
+            x = 0.01 * rng.standard_normal((1, 2)).astype("float32")
+            found, carry = grads(params, carry, x, 1.0)
+            assert all(np.isfinite(g).all() for g in found.values())
+
+    with pytest.raises(OF_XLA, match=NOT_FINITE):
+        for_ever(carry)
+
+
 SHARDED = """
 import jax, numpy as np, jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec as P

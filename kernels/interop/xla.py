@@ -12,10 +12,13 @@ These are plain Python until `sparsegrad.interop.jax` compiles them, once for ea
 from typing import Any
 
 import numpy as np
-from numba import carray, njit
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
 
 from ..cells.maps import Maps, apply_maps, dynamics_values, immediate_values
 from ..influence.panels import panels_contract, panels_update
+from ..vectors.finite import all_finite
 from .addresses import (
     CELL_COMPONENTS,
     CELL_INPUTS,
@@ -39,8 +42,16 @@ from .embed import add_in_order, elementwise, input_gradient
 BLOCK_WORDS = WORDS + CELL_WORDS
 EXTENSION, API, ARGUMENTS, RESULTS = 1, 2, 9, 14
 """Words of a call frame."""
-API_VERSION = 4
-"""A word of the interface: major and minor version."""
+API_VERSION, CREATE_ERROR = 4, 6
+"""Words of the interface: major and minor version; the function that makes an error."""
+ERROR_SIZE, FAILED_PRECONDITION = 28, 9
+"""Bytes of what that function takes: size, extension, message, code; the code of our error."""
+_NOT_FINITE = np.frombuffer(
+    b"the gradient must stay finite, it became NaN or infinite: the learning signal is, or the "
+    b"influence has overflowed, and SnapStep.require_finite(carry) says in which stream; reset() "
+    b"it there, or take a smaller n or smaller recurrent weights\0",
+    np.uint8,
+)
 METADATA, VERSION, TRAITS, METADATA_WORDS = 3, 3, 4, 5
 """A word of the extension that asks for metadata; words of the metadata, and their number."""
 DATA, DIMENSIONS = 3, 5
@@ -78,6 +89,28 @@ def _asked_for_version(frame: int) -> bool:
     metadata[VERSION] = _word(_word(frame, API), API_VERSION)
     metadata[TRAITS] = 0
     return True
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _call(typingctx: Any, function: Any, argument: Any) -> Any:
+    """Call a C function at an address, of one pointer, that returns a pointer."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        pointer = builder.inttoptr(args[0], ir.FunctionType(word, [word]).as_pointer())
+        return builder.call(pointer, [args[1]])
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@njit(cache=True, nogil=True)
+def _error(frame: int, message: Any, room: int) -> int:
+    """Return the address of an error of XLA's; `room` is that of four words to write in."""
+    words = carray(int64_at(room), (4,))
+    words[0], words[1], words[2], words[3] = (
+        ERROR_SIZE, 0, message.ctypes.data, FAILED_PRECONDITION,
+    )  # fmt: skip
+    return _call(_word(_word(frame, API), CREATE_ERROR), room)
 
 
 # (block, weights, x, s, J) → (s', J', ∂s'/∂a, weights in the maps' order; scratch: D, I, …)
@@ -159,6 +192,8 @@ def _pull(frame: int, like: Any) -> int:
     )  # fmt: skip
     flat[:] = 0
     add_in_order(order, grad, flat)
+    if not all_finite(flat):
+        return _error(frame, _NOT_FINITE, _result(frame, 3))
     maps = Maps(indptr, recurrent_end, indices, weights)
     input_gradient(maps, partials, d_pre, state_grad, x_grad)
     return 0

@@ -208,6 +208,8 @@ class SnapStep:
         ------
         TypeError, ValueError
             If an array has another shape or dtype; when the step is traced.
+        ValueError or JaxRuntimeError
+            Of the gradient, when its values are used: if it is not finite.
         """
         self._require("x", x, (carry.state.shape[0], self.cell.inputs))
         weights = self._weights(params, carry)
