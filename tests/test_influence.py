@@ -1,5 +1,7 @@
+import copy
 import gc
 import os
+import pickle
 import weakref
 
 import hypothesis
@@ -339,6 +341,48 @@ def test_bad_data_is_refused_and_J_stays(rng):
     with pytest.raises(IndexError, match="got -3"):
         J.to_scipy(-3)
     assert np.array_equal(J.panels, before)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # NumPy's, interpreted
+@pytest.mark.parametrize("gain", [1.5, 3.0, 1e6])
+@pytest.mark.parametrize("n", [1, 3, None])
+def test_no_gradient_of_an_influence_that_overflows_is_returned(rng, gain, n):
+    net = random_sparse(rng, 6, 2, 3)
+    J = Influence(reach(*net, n), 2, "float32")
+    D, immediate, delta = values(rng, net, 2, "float32")
+    D, immediate = data(J.pattern, D, immediate)
+    first = J.update_and_contract(D, immediate, delta)
+    large = np.full_like(D, gain)
+
+    def for_ever(call):
+        for _ in range(2000):
+            assert np.isfinite(call()).all()
+
+    def in_two():
+        J.update(large, immediate)
+        return J.contract(delta)
+
+    for call in (lambda: J.update_and_contract(large, immediate, delta), in_two):
+        with pytest.raises(FloatingPointError, match=r"call reset\("):
+            for_ever(call)
+        with pytest.raises(FloatingPointError, match=r"batch element \d overf|about to overf"):
+            J.contract(delta)
+        J.reset()
+        assert np.array_equal(J.update_and_contract(D, immediate, delta), first)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda J: pickle.loads(pickle.dumps(J))])
+def test_a_copy_goes_on_by_itself(rng, copied):
+    net = random_sparse(rng, 6, 2, 3)
+    D, immediate, delta = values(rng, net, 2, "float64")
+    J = Influence(reach(*net, 2), 2, "float64")
+    D, immediate = data(J.pattern, D, immediate)
+    J.update(D, immediate)
+    other, before = copied(J), J.panels.copy()
+    found = other.update_and_contract(D, immediate, delta)
+    assert np.array_equal(J.panels, before)
+    assert np.array_equal(J.update_and_contract(D, immediate, delta), found)
+    assert np.array_equal(J.panels, other.panels)
 
 
 def test_bad_construction_is_refused(rng, monkeypatch):

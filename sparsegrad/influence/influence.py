@@ -388,8 +388,9 @@ class Influence(SetOnce):
                 f"reset({bad[0]}), then use a smaller n or smaller recurrent weights"
             )
         raise FloatingPointError(
-            "the gradient must be finite, it became NaN or infinite: J and state_grad are, their "
-            "product is not; use a smaller state_grad"
+            "the gradient must be finite, it became NaN or infinite: J and state_grad are finite, "
+            f"the largest {abs(self._panels).max():.3g} in J, their product is not; call reset() if "
+            "J is about to overflow, or use a smaller state_grad"
         )
 
     def _gate(self, name: str, data: Any, length: int) -> NDArray[Any]:
