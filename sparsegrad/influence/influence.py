@@ -389,8 +389,8 @@ class Influence(SetOnce):
             )
         raise FloatingPointError(
             "the gradient must be finite, it became NaN or infinite: J and state_grad are finite, "
-            f"the largest {abs(self._panels).max():.3g} in J, their product is not; call reset() if "
-            "J is about to overflow, or use a smaller state_grad"
+            f"the largest {abs(self._panels).max():.3g} in J, their product is not; call reset() "
+            "if J is about to overflow, or use a smaller state_grad"
         )
 
     def _gate(self, name: str, data: Any, length: int) -> NDArray[Any]:
