@@ -130,7 +130,7 @@ def _plot(plot: Plot, viewed: Any) -> Any:
         height=380, sizing_mode="stretch_width", tools="pan,box_zoom,wheel_zoom,reset,save",
         x_axis_type="log" if plot.log[0] else "linear",
         y_axis_type="log" if plot.log[1] else "linear",
-        x_axis_label=plot.x, y_axis_label=plot.y,
+        x_axis_label=plot.x.replace("_", " "), y_axis_label=plot.y.replace("_", " "),
     )  # fmt: skip
     axes.toolbar.logo = None
     axes.axis.axis_label_text_color = INK
@@ -138,9 +138,16 @@ def _plot(plot: Plot, viewed: Any) -> Any:
         "xs": [[one[plot.x] for one in some] for some in lines.values()],
         "ys": [[one[plot.y] for one in some] for some in lines.values()],
         "colour": [colours[name] for name in lines],
+        "line": [" ".join(name) for name in lines],
     }
     firsts = [some[0] for some in lines.values()]
-    axes.multi_line("xs", "ys", line_color="colour", line_width=1.6, **viewed(ends, firsts))
+    legend: dict[str, Any] = {"legend_field": "line"} if len(lines) <= len(palette) else {}
+    axes.multi_line(
+        "xs", "ys", line_color="colour", line_width=1.6, **legend, **viewed(ends, firsts)
+    )
+    if legend:
+        axes.legend.title = " ".join(plot.line)
+        axes.add_layout(axes.legend[0], "right")
     keys = _known(rows)
     dots = {name: [one.get(name) for one in rows] for name in keys}
     dots["colour"] = [colours[tuple(str(one[name]) for name in plot.line)] for one in rows]
