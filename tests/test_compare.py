@@ -352,7 +352,7 @@ def test_a_trajectory_that_diverges_is_said_in_a_line(tmp_path, capsys):
     status, _, err = run(
         capsys, "compare", "stream", "--passive", "--data", tmp_path / "data.npy", "--methods",
         "rflo", "--method", "rflo", "--optimizer", "sgd", "--rate", "1e9", "--units", 4,
-        "--sparsity", 0, "--out", tmp_path / "out",
+        "--sparsity", 0, "--scale", "none", "--out", tmp_path / "out",
     )  # fmt: skip
     assert status == 2
     assert "the run diverged: " in err

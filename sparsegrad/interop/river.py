@@ -11,6 +11,7 @@ comes later gets a spare column, whose weights are 0; where none is left, the le
 many (`sparsegrad.learning.growth`) and J begins anew.
 """
 
+import pickle
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -82,6 +83,11 @@ class _Recurrent(base.Estimator):
     def learner(self) -> OnlineLearner | None:
         """The learner behind; None before the first example."""
         return self._learner
+
+    @property
+    def _raw_memory_usage(self) -> int:
+        """Bytes that the model carries; river's own walk goes on into Numba and fails there."""
+        return len(pickle.dumps(self))
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ through the H rows behind that step. So no forecast of y[t + h] rests on anythin
 row t: not in its inputs, nor in its units, nor in the weights.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -294,9 +295,12 @@ class Forecast:
         for name, array in zip(names, arrays, strict=True):
             read = [np.nan if value is None else value for value in values[name]]
             array[...] = np.reshape(read, array.shape)
-        self._scaling.go_to(state["scaling"], f"{where}.scaling")
-        self._total.go_to(state["total"], f"{where}.total")
-        self._recent.go_to(state["recent"], f"{where}.recent")
+        parts = []
+        for name in ("scaling", "total", "recent"):  # all of them, or none
+            part = copy.deepcopy(getattr(self, f"_{name}"))
+            part.go_to(state[name], f"{where}.{name}")
+            parts.append(part)
+        self._scaling, self._total, self._recent = parts
         self._waiting, self._held = Steps(*arrays[:-2]), arrays[-1]
         self._waiting = self._waiting._replace(xs=self._waiting.xs.astype(self._dtype))
         self._made, self._fresh = arrays[-2].astype(self._dtype), state["fresh"]

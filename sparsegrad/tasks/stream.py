@@ -1,5 +1,6 @@
 """A user's own table, learned online row by row: the errors of honest forecasts."""
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -173,18 +174,21 @@ class Stream:
         ValueError
             If it is none of this task, or the file is another one.
         """
-        rules = {"at": whole(0, self._part - 1), "fingerprint": CHECKSUM, "columns": anything,
-                 "forecast": anything}  # fmt: skip
-        if type(position) is dict and "forecast" not in position:  # written before there was one
-            position = position | {"columns": None, "forecast": None}
+        rules: dict[str, Any] = {"at": whole(0, self._part - 1), "fingerprint": CHECKSUM}
+        old = type(position) is dict and not {"columns", "forecast"} & position.keys()
+        if not old:  # there were no forecasts at first
+            rules |= {"columns": anything, "forecast": anything}
         position = record(rules)(where, position)
         if position["fingerprint"] != self._table.fingerprint:
             raise ValueError(f"{self._path} must be the file of the run, got other content")
-        if position["forecast"] is not None:
-            self.forecast.go_to(position["forecast"], f"{where}.forecast")
-        elif position["at"]:
+        if old and position["at"]:
             self.forecast.take(self._rows(position["at"], self.forecast.lag))
             self.forecast.go_on()
+        if not old:
+            columns = self._found.record(self._table)
+            if _written(position["columns"]) != _written(columns):  # == takes True for 1
+                raise ValueError(f"{where}.columns must be those of the run, {columns}")
+            self.forecast.go_to(position["forecast"], f"{where}.forecast")
         self._at = position["at"]
 
     def _rows(self, start: int, count: int) -> NDArray[np.float64]:
@@ -228,3 +232,7 @@ def parse_horizon(horizon: str | None, targets: str) -> tuple[int, ...]:
     if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
         raise ValueError(f"horizon must be numbers of rows, such as 1 or 1,5,10, got {horizon!r}")
     return tuple(map(int, words))
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
