@@ -91,7 +91,7 @@ def _asked_for_version(frame: int) -> bool:
     return True
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _call(typingctx: Any, function: Any, argument: Any) -> Any:
     """Call a C function at an address, of one pointer, that returns a pointer."""
 
@@ -110,7 +110,7 @@ def _error(frame: int, message: Any, room: int) -> int:
     words[0], words[1], words[2], words[3] = (
         ERROR_SIZE, 0, message.ctypes.data, FAILED_PRECONDITION,
     )  # fmt: skip
-    return _call(_word(_word(frame, API), CREATE_ERROR), room)
+    return _call(_word(_word(frame, API), CREATE_ERROR), room)  # type: ignore[call-arg]
 
 
 # (block, weights, x, s, J) → (s', J', ∂s'/∂a, weights in the maps' order; scratch: D, I, …)
