@@ -195,7 +195,7 @@ def torch_jacobians(cell, weights, x, state):
     def step(flat, values):
         dense = {}
         for name, (weight, place) in cell.places.items():
-            shape = cell._dense_shape(name)
+            shape = cell.dense_shape(name)
             full = torch.zeros(int(np.prod(shape)), dtype=torch.float64)
             dense[name] = full.index_put((torch.tensor(place),), values[torch.tensor(weight)])
             dense[name] = dense[name].reshape(shape)

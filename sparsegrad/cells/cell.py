@@ -1,6 +1,5 @@
 """A recurrent cell on weights that exist: masks, initial values, PyTorch's layout at the door."""
 
-import math
 from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
@@ -112,7 +111,7 @@ class Cell(SetOnce):
         rng = np.random.default_rng(seed)
         exists: Places = {}
         for name in NAMES:
-            shape = self._dense_shape(name)
+            shape = self.dense_shape(name)
             if masks is not None and name in masks:
                 exists[name] = np.flatnonzero(_mask(name, masks[name], shape))
             elif name in shares:
@@ -234,7 +233,7 @@ class Cell(SetOnce):
         """Return one value per weight, ``(weights,)``, as dense arrays under PyTorch's names."""
         dense = {}
         for name, (weight, place) in self.places.items():
-            out = np.zeros(self._dense_shape(name), values.dtype)
+            out = np.zeros(self.dense_shape(name), values.dtype)
             out.reshape(-1)[place] = values[weight]
             dense[name] = out
         return dense
@@ -270,7 +269,7 @@ class Cell(SetOnce):
                 raise ValueError(
                     f"masks must name arrays of the cell, {', '.join(self.places)}, got {name!r}"
                 )
-            exists[name] = np.flatnonzero(_mask(name, mask, self._dense_shape(name)))
+            exists[name] = np.flatnonzero(_mask(name, mask, self.dense_shape(name)))
         cell = type(self).__new__(type(self))
         vars(cell).update({k: v for k, v in vars(self).items() if k not in ("maps", "places")})
         cell._build(exists)
@@ -315,11 +314,8 @@ class Cell(SetOnce):
             f"with {self.weights.size} weights"
         )
 
-    def dense_size(self, name: str) -> int:
-        """Return how many weights an array could have."""
-        return math.prod(self._dense_shape(name))
-
-    def _dense_shape(self, name: str) -> tuple[int, ...]:
+    def dense_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array under PyTorch's name: how many weights it could have."""
         rows = sum(m.reads(name) for m in self.kind.maps) * self.units
         width = {"weight_ih": self.inputs, "weight_hh": self.units}.get(name)
         return (rows,) if width is None else (rows, width)
@@ -352,9 +348,9 @@ class Cell(SetOnce):
                 raise TypeError(
                     f"{name} must be {self.dtype} as {next(iter(arrays))} is, got {array.dtype}"
                 )
-            if array.shape != self._dense_shape(name):
+            if array.shape != self.dense_shape(name):
                 raise ValueError(
-                    f"{name} must have shape {self._dense_shape(name)} for {self.units} units "
+                    f"{name} must have shape {self.dense_shape(name)} for {self.units} units "
                     f"and {self.inputs} inputs, got {array.shape}"
                 )
             if not np.isfinite(array.data if is_sparse(array) else array).all():
@@ -393,7 +389,7 @@ class Cell(SetOnce):
         for name in ("weight_hh", "weight_ih"):
             if name in self.places:
                 weight, place = self.places[name]
-                draw_weights(self.weights, weight, place, self._dense_shape(name), gain, rng)
+                draw_weights(self.weights, weight, place, self.dense_shape(name), gain, rng)
         if not np.isfinite(self.weights).all():
             raise ValueError(f"gain must leave the weights finite in {self.dtype}, got {gain}")
         biases = [m.initial(rng, self.units) for m in self.kind.maps if m.bias_ih]

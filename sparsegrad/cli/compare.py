@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sparsegrad.cli.flags import add_flags, given_settings, split_words
+from sparsegrad.cli.flags import add_command, add_flags, given_settings, split_words
 from sparsegrad.cli.messages import FAILED, INTERRUPTED, complain, net
 from sparsegrad.cli.messages import tell as say
 from sparsegrad.cli.pages import add_html, check_html, write_html
@@ -25,14 +25,14 @@ SWEPT = ("method", "rate", "seed")
 
 def add_compare(commands: Any) -> None:
     """Add `compare` to the command line's subparsers."""
-    parser = commands.add_parser(
-        "compare",
-        help="the same budget for several methods, rates and seeds, side by side",
-        description="Train with every method, rate and seed in processes side by side; each run "
+    parser = add_command(
+        commands,
+        compare,
+        "the same budget for several methods, rates and seeds, side by side",
+        "Train with every method, rate and seed in processes side by side; each run "
         "is kept in --out and gone on with when the command is given again. With --passive: "
         "several methods along one trajectory, against the exact gradient.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     add = parser.add_argument
     add("--methods", nargs="+", metavar="METHOD", required=True,
@@ -49,7 +49,6 @@ def add_compare(commands: Any) -> None:
     add("--seed", metavar="SEED", help=f"passive: its seed (default: {Settings.seed})")
     add("--out", type=Path, metavar="DIR", required=True, help="keep runs and results there")
     add_html(parser)
-    parser.set_defaults(run=compare)
 
 
 def compare(arguments: argparse.Namespace) -> int:

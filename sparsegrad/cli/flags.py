@@ -1,6 +1,7 @@
 """The flags that decide a run: those of `train`, and of `compare` for all of its runs."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,25 @@ FLAGS = (
     ("seed", "SEED", "of masks, weights, task and method"),
     ("threads", "T", "threads of a step, 0 for all; changes no number"),
 )
+
+
+def add_command(
+    commands: Any,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """Add a command under the name of the function that runs it, its examples as they stand."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        run.__name__,
+        help=summary,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_flags(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:

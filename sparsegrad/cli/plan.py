@@ -5,10 +5,11 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sparsegrad.cli.flags import split_words
+from sparsegrad.cli.flags import add_command, split_words
 from sparsegrad.registry import CELLS, listed
 from sparsegrad.system.bar import Bar
 from sparsegrad.system.quantities import (
+    aligned,
     count,
     duration,
     parse_bytes,
@@ -31,15 +32,15 @@ HEAD = ("sparsity", "n", "weights", "entries", "J", "update", "fits")
 
 def add_plan(commands: Any) -> None:
     """Add `plan` to the command line's subparsers."""
-    parser = commands.add_parser(
-        "plan",
-        help="which n, sparsity or budget of J fits into memory and time",
-        description="Say which n, sparsity or budget of J stays within some memory and some time "
+    parser = add_command(
+        commands,
+        plan,
+        "which n, sparsity or budget of J fits into memory and time",
+        "Say which n, sparsity or budget of J stays within some memory and some time "
         "per update: entries are counted exactly, times are predicted for this machine and are "
         "those of the update of J alone. Where SnAp-n does not fit, the part of its entries that "
         "does is told, for SnAp(n, memory=…).",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     add = parser.add_argument
     add(
@@ -59,7 +60,6 @@ def add_plan(commands: Any) -> None:
     add("--dtype", default="float32", metavar="T", help="float32 or float64 (default: float32)")
     add("--threads", default="1", metavar="T", help="threads of an update (default: 1)")
     add("--seed", default="0", metavar="SEED", help="of masks (default: 0)")
-    parser.set_defaults(run=plan)
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -103,12 +103,7 @@ def plan(arguments: argparse.Namespace) -> int:
             choices.append(choice)
     limit = f"{size(memory)} of J" + (f", {duration(seconds)} per update" if seconds < 1e9 else "")
     print(f"{sweep.cells[0]} {sweep.units[0]}, batch {sweep.batch}, {sweep.dtype}: {limit}")
-    rows = [HEAD, *map(_row, choices)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    for row in rows:
-        cells = (f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
-    for line in _answers(choices):
+    for line in aligned([HEAD, *map(_row, choices)]) + _answers(choices):
         print(line)
     return 0
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from sparsegrad.cli.flags import add_command
 from sparsegrad.cli.messages import tell
 
 EXAMPLES = """examples:
@@ -17,21 +18,20 @@ EXAMPLES = """examples:
 
 def add_predict(commands: Any) -> None:
     """Add `predict` to the command line's subparsers."""
-    parser = commands.add_parser(
-        "predict",
-        help="what a run on a stream predicts for a table",
-        description="Write the predictions of a run of `train stream` for the rows of a table, "
+    parser = add_command(
+        commands,
+        predict,
+        "what a run on a stream predicts for a table",
+        "Write the predictions of a run of `train stream` for the rows of a table, "
         "which begins a sequence; nothing is learned. Where the table has the targets too, or the "
         "run predicts the next row, the error stands on the last line of stderr.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--data", type=Path, metavar="FILE", required=True, help="as train takes it"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV; default: standard output")
-    parser.set_defaults(run=predict)
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -52,7 +52,8 @@ def predict(arguments: argparse.Namespace) -> int:
                 for row in found.tolist():
                     print(*row, sep=",", file=file)
                 if wanted is not None:
-                    missed = (found - wanted)[~np.isnan(found - wanted)]
+                    missed = found - wanted
+                    missed = missed[~np.isnan(missed)]
                     squares, count = squares + (missed**2).sum(), count + missed.size
                 rows += len(found)
         finally:

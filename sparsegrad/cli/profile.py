@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsegrad.cli.flags import split_words
+from sparsegrad.cli.flags import add_command, split_words
 from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, tell
 from sparsegrad.cli.pages import add_html, check_html, write_html
 from sparsegrad.cli.pictures import drawn
@@ -38,14 +38,14 @@ EXAMPLES = """examples:
 
 def add_profile(commands: Any) -> None:
     """Add `profile` to the command line's subparsers."""
-    parser = commands.add_parser(
-        "profile",
-        help="how the cost of SnAp-n grows with n, sparsity and size",
-        description="Count and time the influence update of SnAp-n over a sweep of random sparse "
+    parser = add_command(
+        commands,
+        profile,
+        "how the cost of SnAp-n grows with n, sparsity and size",
+        "Count and time the influence update of SnAp-n over a sweep of random sparse "
         "cells: exact entries, multiply-adds and bytes, warm time, share of this machine's "
         "roofline, growth exponents. Lists are separated by spaces or commas.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     add = parser.add_argument
     add("--cells", nargs="+", metavar="CELL", help=f"{listed(CELLS, 'and')} (default: gru)")
@@ -71,7 +71,6 @@ def add_profile(commands: Any) -> None:
     add("--out", type=Path, metavar="DIR", help="write data and a picture there too")
     add_html(parser)
     add("--dry-run", action="store_true", help="exact counts only, for any size")
-    parser.set_defaults(run=profile)
 
 
 def _order(word: str) -> int | None:

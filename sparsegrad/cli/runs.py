@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sparsegrad.cli.flags import add_command
 from sparsegrad.cli.messages import tell
 
 EXAMPLES = """examples:
@@ -14,16 +15,15 @@ EXAMPLES = """examples:
 
 def add_runs(commands: Any) -> None:
     """Add `runs` to the command line's subparsers."""
-    parser = commands.add_parser(
-        "runs",
-        help="the runs below a folder: method, tokens, score, state",
-        description="List the runs in a folder and in those below it. running: a process holds "
+    parser = add_command(
+        commands,
+        runs,
+        "the runs below a folder: method, tokens, score, state",
+        "List the runs in a folder and in those below it. running: a process holds "
         "its lock; stopped: `train --resume` goes on with it; damaged: a file of it is none.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to look")
-    parser.set_defaults(run=runs)
 
 
 def runs(arguments: argparse.Namespace) -> int:

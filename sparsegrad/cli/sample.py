@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sparsegrad.cli.flags import add_command
 from sparsegrad.system.quantities import parse_number, parse_whole
 
 EXAMPLES = """examples:
@@ -16,13 +17,13 @@ EXAMPLES = """examples:
 
 def add_sample(commands: Any) -> None:
     """Add `sample` to the command line's subparsers."""
-    parser = commands.add_parser(
-        "sample",
-        help="a text that goes on as a run on characters learned it",
-        description="Print a prompt and what a run of `train chars` makes of it, character by "
+    parser = add_command(
+        commands,
+        sample,
+        "a text that goes on as a run on characters learned it",
+        "Print a prompt and what a run of `train chars` makes of it, character by "
         "character; nothing is learned. The run's text must still be where it was.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="how the text begins")
@@ -31,7 +32,6 @@ def add_sample(commands: Any) -> None:
         "--temperature", metavar="T", default="1", help="0: the likeliest (default: 1)"
     )
     parser.add_argument("--seed", metavar="SEED", default="0", help="of the draws (default: 0)")
-    parser.set_defaults(run=sample)
 
 
 def sample(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsegrad.cli.flags import add_flags, given_settings
+from sparsegrad.cli.flags import add_command, add_flags, given_settings
 from sparsegrad.cli.messages import FAILED, complain, net, tell
 from sparsegrad.cli.pictures import drawn
 from sparsegrad.runs.settings import Settings
@@ -31,15 +31,15 @@ EXAMPLES = """examples:
 
 def add_train(commands: Any) -> None:
     """Add `train` to the command line's subparsers."""
-    parser = commands.add_parser(
-        "train",
-        help="train a sparse recurrent net online, resumably",
-        description="Train on the copy task with its curriculum, on the characters of a text, or "
+    parser = add_command(
+        commands,
+        train,
+        "train a sparse recurrent net online, resumably",
+        "Train on the copy task with its curriculum, on the characters of a text, or "
         "on a stream of your own. A folder given by --out holds config.json, metrics.jsonl, "
         "checkpoint.safetensors and the learning curve; a run that was stopped in any way goes on "
         "from there, bit for bit.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     add_flags(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the run there")
@@ -47,7 +47,6 @@ def add_train(commands: Any) -> None:
     parser.add_argument(
         "--tensorboard", action="store_true", help="log to --out/tensorboard too, for TensorBoard"
     )
-    parser.set_defaults(run=train)
 
 
 def train(arguments: argparse.Namespace) -> int:

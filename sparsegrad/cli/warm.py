@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from sparsegrad.cli.flags import add_flags, given_settings
+from sparsegrad.cli.flags import add_command, add_flags, given_settings
 from sparsegrad.cli.messages import net
 
 EXAMPLES = """examples:
@@ -14,17 +14,16 @@ EXAMPLES = """examples:
 
 def add_warm(commands: Any) -> None:
     """Add `warm` to the command line's subparsers."""
-    parser = commands.add_parser(
-        "warm",
-        help="compile the kernels that a run needs, before it starts",
-        description="Take the flags of `train` and compile what it would: a few steps are learned, "
+    parser = add_command(
+        commands,
+        warm,
+        "compile the kernels that a run needs, before it starts",
+        "Take the flags of `train` and compile what it would: a few steps are learned, "
         "evaluated and predicted, nothing of them is kept. The kernels stay on the disk, where "
         "`sparsegrad info` says, until sparsegrad, Numba or the CPU is another one.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     add_flags(parser)
-    parser.set_defaults(run=warm)
 
 
 def warm(arguments: argparse.Namespace) -> int:

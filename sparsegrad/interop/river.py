@@ -15,6 +15,7 @@ import pickle
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -221,27 +222,13 @@ class RecurrentClassifier(_Recurrent, base.Classifier):
     """
 
     _multiclass = True
-
-    def __init__(
-        self,
-        cell: str = "gru",
-        units: int = 32,
-        sparsity: float = 0.0,
-        method: str = "snap:1",
-        optimizer: str = "adam",
-        rate: float = 0.01,
-        clip: float = 1.0,
-        autoregressive: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(cell, units, sparsity, method, optimizer, rate, clip, autoregressive, seed)
-        self._classes: dict[Hashable, int] = {}
+    _classes: Mapping[Hashable, int] = MappingProxyType({})  # each that comes makes another one
 
     def learn_one(self, x: dict[Any, Any], y: Hashable) -> None:
         """Learn from an example, and go on to the next step."""
         if not isinstance(y, Hashable) or y is None or y != y:
             raise TypeError(f"y must be a class such as a word, a number or True, got {y!r}")
-        classes = self._classes | {y: self._classes.get(y, len(self._classes))}
+        classes = {**self._classes, y: self._classes.get(y, len(self._classes))}
         self._learn(x, [classes[y]], {_Target(y): 1.0}, "cross_entropy", len(classes))
         self._classes = classes
 

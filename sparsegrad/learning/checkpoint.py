@@ -333,7 +333,7 @@ def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[An
     bare: Cell = kind.__new__(kind)  # knows its maps, and with them the shapes of the dense arrays
     bare.inputs, bare.units = about["inputs"], about["units"]
     known = [name for name in NAMES if any(one.reads(name) for one in bare.kind.maps)]
-    shapes = {name: bare._dense_shape(name) for name in about["names"] if name in known}
+    shapes = {name: bare.dense_shape(name) for name in about["names"] if name in known}
     if list(shapes) != about["names"]:
         refuse(f"{path}: cell.names", f"of {', '.join(known)}", about["names"])
     size = sum(math.prod(shape) for shape in shapes.values())

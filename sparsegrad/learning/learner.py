@@ -102,8 +102,7 @@ class OnlineLearner(SetOnce):
         self._parameters = readout.parameters(cell.units, cell.dtype)
         self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
         self._engine = method.engine(cell, self.batch, self._threads)
-        influence = getattr(self._engine, "influence", None)
-        self._width = max(self._engine.layout.threads, influence.threads if influence else 1)
+        self._width = _width(self._engine)
         self._streams = self._new_streams(self._engine.layout)
         self._loop = self._new_loop(every, self._engine.layout)
         self._turn = threading.Lock()
@@ -633,7 +632,6 @@ class OnlineLearner(SetOnce):
         _carry(old.grad, grad, origin)
         _carry(self._memory.first, memory.first, origin)
         _carry(self._memory.second, memory.second, origin)
-        influence = getattr(engine, "influence", None)
         vars(self).update(
             cell=cell,
             _engine=engine,
@@ -645,7 +643,7 @@ class OnlineLearner(SetOnce):
                 optimizer=memory,
                 grad=grad,
             ),
-            _width=max(layout.threads, influence.threads if influence else 1),
+            _width=_width(engine),
             _scratch=None,
         )
 
@@ -910,6 +908,12 @@ def _carry(before: NDArray[Any], after: NDArray[Any], origin: NDArray[np.int64])
         kept, rest = origin >= 0, after.size - origin.size
         after[: origin.size][kept] = before[origin[kept]]
         after[origin.size :] = before[before.size - rest :]
+
+
+def _width(engine: Engine) -> int:
+    """Return the threads that a step may take."""
+    influence = getattr(engine, "influence", None)
+    return max(engine.layout.threads, influence.threads if influence else 1)
 
 
 def _decides(method: Method) -> bool:

@@ -4,6 +4,7 @@ Both go by the time steps that a learner has learned from and by its masks alone
 that is read from a file goes on with them bit for bit. Biases stay as they are.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,8 @@ class Pruning:
         passed = max(now - 1 - self.begin, 0) // self.every  # whole intervals before these steps
         before = self.begin + passed * self.every
         sparsity = {
-            name: 1 - cell.places[name][1].size / cell.dense_size(name) for name in _of(cell)
+            name: 1 - cell.places[name][1].size / math.prod(cell.dense_shape(name))
+            for name in _of(cell)
         }
         if before == self.begin and min(sparsity.values(), default=1.0) > self.final:
             raise ValueError(
@@ -96,7 +98,7 @@ class Pruning:
         for name, absent in sparsity.items():
             if absent >= self.final:
                 continue
-            size = cell.dense_size(name)
+            size = math.prod(cell.dense_shape(name))
             keep = round((1 - (self.final + (absent - self.final) * left)) * size)
             masks[name] = _mask(size, _largest(cell, name, max(keep, 1)))
         return _rewired(learner, masks)
@@ -182,7 +184,7 @@ class Rewiring:
         rng = np.random.default_rng([self.seed, due])
         probe = learner.probe(xs, targets, weights, resets) if self.rule == "rigl" else None
         for name in _of(cell):
-            exist, size = np.sort(cell.places[name][1]), cell.dense_size(name)
+            exist, size = np.sort(cell.places[name][1]), math.prod(cell.dense_shape(name))
             count = min(round(share * exist.size), size - exist.size, exist.size - 1)
             if count < 1:
                 continue
@@ -220,7 +222,7 @@ def best_absent(
         Places in the dense array, and their scores ``|Σ_t signals · sources|``, falling. Memory
         is that of the factors and of some rows of scores at a time.
     """
-    width = {"weight_hh": cell.units, "weight_ih": cell.inputs}[name]
+    width = cell.dense_shape(name)[1]
     first = 0 if name == "weight_hh" else cell.units
     read, rows = sources[:, first : first + width], map_rows(cell.kind, name, cell.units)
     exist = np.sort(cell.places[name][1])
@@ -284,8 +286,7 @@ def _rewired(learner: "OnlineLearner", masks: dict[str, NDArray[np.bool_]]) -> b
     for name, mask in masks.items():
         place = cell.places[name][1]
         if np.count_nonzero(mask) != place.size or not mask[place].all():
-            width = {"weight_hh": cell.units, "weight_ih": cell.inputs}[name]
-            changed[name] = mask.reshape(-1, width)
+            changed[name] = mask.reshape(cell.dense_shape(name))
     if changed:
         learner.rewire(changed)
     return bool(changed)

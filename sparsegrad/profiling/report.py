@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sparsegrad.profiling.profile import POINT_KEYS, Point
 from sparsegrad.profiling.scaling import Fit
 from sparsegrad.system.atomic import write_whole
-from sparsegrad.system.quantities import count, duration, percent, ratio, share, size
+from sparsegrad.system.quantities import aligned, count, duration, percent, ratio, share, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,10 +125,10 @@ def plain_report(points: Sequence[Point], fits: Sequence[Fit], title: str) -> st
     shown = _relevant(points, [*NET, *_columns(points)])
     rows = [[column.heading for column in shown]]
     rows += [[column.text(point).replace(" ", "") for column in shown] for point in points]
-    parts = [title, "", *_aligned(rows), "", *_legend(points)]
+    parts = [title, "", *aligned(rows), "", *_legend(points)]
     if fits:
         headings = [heading.replace(" ", "-") for heading in FIT_HEADINGS]
-        parts += ["", "growth exponents", "", *_aligned([headings, *map(_fit_row, fits)])]
+        parts += ["", "growth exponents", "", *aligned([headings, *map(_fit_row, fits)])]
     return "\n".join(parts) + "\n"
 
 
@@ -226,14 +226,6 @@ def _fit_row(fit: Fit) -> list[str]:
     powers = ["-" if x is None else f"{x:.2f}" for x in (fit.time, fit.counted)]
     law = "-" if fit.law is None else f"{fit.law:g}"
     return [fit.cell, fit.against, str(fit.n), str(fit.points), *powers, law]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
 
 
 def json_report(points: Sequence[Point]) -> str:

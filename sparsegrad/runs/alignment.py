@@ -31,6 +31,7 @@ from sparsegrad.runs.folder import marked
 from sparsegrad.runs.settings import Settings
 from sparsegrad.runs.step_cost import multiply_adds
 from sparsegrad.system.atomic import write_whole
+from sparsegrad.system.quantities import aligned
 from sparsegrad.tasks import Sequences
 
 OWN = ("passive.csv", "passive.json", "passive.png", "pareto.png")
@@ -273,11 +274,7 @@ def passive_table(rows: Sequence[dict[str, Any]]) -> str:
             values = [row[key] for row in whole if key in row]
             line.append(f"{np.mean(values):.4g}" if values else "-")
         lines.append(line)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join(
-        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) + "\n"
-        for line in lines
-    )
+    return "".join(f"{line}\n" for line in aligned(lines))
 
 
 def write_passive(folder: Path, settings: Settings, rows: Sequence[dict[str, Any]]) -> list[Path]:

@@ -25,6 +25,7 @@ from sparsegrad.runs.run import DIVERGED, FINISHED
 from sparsegrad.runs.settings import CHANGEABLE, Settings, completed
 from sparsegrad.runs.stop import PARENT, StopWish
 from sparsegrad.system.atomic import write_whole
+from sparsegrad.system.quantities import aligned
 from sparsegrad.system.reading import read_object
 from sparsegrad.system.schema import number, whole, word
 
@@ -359,11 +360,7 @@ def table(lines: Sequence[dict[str, Any]], measure: str) -> str:
             numbers, speed = ["-"] * len(numbers), "-"
         rows.append([line["method"], f"{line['rate']:g}", *numbers, str(line["runs"]),
                      str(line["diverged"]), speed])  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join(
-        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) + "\n"
-        for row in rows
-    )
+    return "".join(f"{line}\n" for line in aligned(rows))
 
 
 def write_results(

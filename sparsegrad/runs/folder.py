@@ -195,10 +195,8 @@ class Metrics:
 
     Parameters
     ----------
-    path : Path
-    length : int
-        Bytes that belong to the run so far; what comes after them was written after its checkpoint
-        and is about to be written again.
+    path, length
+        As for :class:`Appended`.
     reported : int
         Tokens at the last of these lines.
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sparsegrad.runs.folder import LOCK, METRICS, bears, read_metrics
 from sparsegrad.runs.run import DIVERGED, FINISHED, stored_settings
+from sparsegrad.system.quantities import aligned
 from sparsegrad.system.reading import read_object
 from sparsegrad.tasks import Chars, Copy, Stream
 
@@ -136,10 +137,5 @@ def _locked(path: Path) -> bool:
 
 def runs_table(rows: list[Listed]) -> str:
     """Return the runs as a table."""
-    lines = [["run", *Listed._fields[1:]], *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        + "\n"
-        for line in lines
-    )
+    lines = aligned([("run", *Listed._fields[1:]), *rows], left=True)
+    return "".join(f"{line}\n" for line in lines)

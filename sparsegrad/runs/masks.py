@@ -1,5 +1,6 @@
 """How the masks of a run change: schedules from words, and back."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from sparsegrad.system.quantities import parse_number
@@ -83,7 +84,7 @@ def check_masks(prune: str | None, rewire: str | None) -> None:
 def density(cell: Any) -> float:
     """Return which part of a cell's matrices exists."""
     names = [name for name in ("weight_hh", "weight_ih") if name in cell.places]
-    sizes = [cell.dense_size(name) for name in names]
+    sizes = [math.prod(cell.dense_shape(name)) for name in names]
     return sum(cell.places[name][1].size for name in names) / max(sum(sizes), 1)
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 import reprlib
+from collections.abc import Sequence
 
 _PARTS = {"%": 100.0, "k": 1e-3, "M": 1e-6, "G": 1e-9}
 _BYTES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -121,3 +122,10 @@ def _three(number: float) -> str:
 
 def _two(number: float) -> str:
     return f"{number:.2f}" if number < 10 else f"{number:.1f}"
+
+
+def aligned(rows: Sequence[Sequence[str]], left: bool = False) -> list[str]:
+    """Return the rows of a table as lines, its columns two blanks apart, aligned at their right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    pad = str.ljust if left else str.rjust
+    return ["  ".join(map(pad, row, widths)).rstrip() for row in rows]
