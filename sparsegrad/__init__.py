@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from sparsegrad.influence.influence import Influence
     from sparsegrad.learning.learner import OnlineLearner
-    from sparsegrad.learning.optimizers import SGD, Adam, AdamW
+    from sparsegrad.learning.optimizers import SGD, Adam, AdamW, RMSprop
     from sparsegrad.learning.readout import MLP, Linear
     from sparsegrad.learning.rewiring import Pruning, Rewiring
     from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
@@ -76,6 +76,7 @@ __all__ = [
     "OnlineLearner",
     "PeepholeLSTM",
     "Pruning",
+    "RMSprop",
     "ReachPattern",
     "Rewiring",
     "SnAp",

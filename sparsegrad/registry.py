@@ -155,6 +155,7 @@ _OPTIMIZERS = (
     Row("sgd", "learning.optimizers:SGD", "gradient descent, with momentum"),
     Row("adam", "learning.optimizers:Adam", "Adam"),
     Row("adamw", "learning.optimizers:AdamW", "Adam with decoupled decay of the weights"),
+    Row("rmsprop", "learning.optimizers:RMSprop", "RMSprop, with momentum"),
 )
 _METHODS = (
     MethodRow("snap", "methods.snap:SnAp", "SnAp-n", words=("snap:N",), number="n"),

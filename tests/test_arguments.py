@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from sparsegrad.cells import GRU, LSTM, RNN
 from sparsegrad.influence.influence import Influence
 from sparsegrad.learning.learner import OnlineLearner
-from sparsegrad.learning.optimizers import SGD, Adam, AdamW, cosine
+from sparsegrad.learning.optimizers import SGD, Adam, AdamW, RMSprop, cosine
 from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import BPTT, RFLO, RTRL, UORO, SnAp
 from sparsegrad.symbolic.pattern import reach
@@ -114,6 +114,11 @@ for optimizer in (Adam, AdamW):
             steady(optimizer, "schedule"), {"None", "list", "array", "array of one"},
         ),
     }  # fmt: skip
+SCALARS |= {
+    "RMSprop.alpha": (steady(RMSprop, "alpha"), {"0"}),
+    "RMSprop.epsilon": (steady(RMSprop, "epsilon"), {"2.5", "huge"}),
+    "RMSprop.momentum": (steady(RMSprop, "momentum"), {"0"}),
+}
 SCALARS["AdamW.weight_decay"] = (steady(AdamW, "weight_decay"), {"0", "2.5", "huge", "1e300"})
 for kind in (RNN, GRU, LSTM):
     name = kind.__name__

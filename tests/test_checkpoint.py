@@ -20,6 +20,7 @@ from sparsegrad import (
     Adam,
     AdamW,
     Linear,
+    RMSprop,
     SnAp,
 )
 from sparsegrad import OnlineLearner as Learner
@@ -84,8 +85,12 @@ def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path, cell, word):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [SGD(0.1, momentum=0.5, clip=1.0), AdamW(0.01, weight_decay=0.1, schedule=cosine(9, 2))],
-    ids=["sgd", "adamw"],
+    [
+        SGD(0.1, momentum=0.5, clip=1.0),
+        AdamW(0.01, weight_decay=0.1, schedule=cosine(9, 2)),
+        RMSprop(0.01, momentum=0.5),
+    ],
+    ids=["sgd", "adamw", "rmsprop"],
 )
 def test_settings_of_optimiser_and_readout_come_back(tmp_path, optimizer):
     cell = a_cell("gru", dtype="float64")

@@ -6,7 +6,7 @@ import pytest
 
 PATHS = {  # as version 0.1.0 had them
     "sparsegrad": """BPTT GRU LSTM MLP RFLO RNN RTRL SGD UORO Adam AdamW Cell CellKind Influence
-        Linear Map OnlineLearner ReachPattern SnAp check_cell reach kernels __version__""",
+        RMSprop Linear Map OnlineLearner ReachPattern SnAp check_cell reach kernels __version__""",
     "sparsegrad.kernels": """csr_contract csr_update csr_update_and_contract panels_contract
         panels_update panels_update_and_contract""",
     "sparsegrad.influence": "Influence",

@@ -202,7 +202,7 @@ def test_a_bad_example_is_refused_in_a_line_and_changes_nothing(kind, case):
     ("given", "text"),
     [
         ({"cell": "gruu"}, "cell must be rnn, gru"),
-        ({"optimizer": "adamm"}, "optimizer must be sgd, adam or adamw"),
+        ({"optimizer": "adamm"}, "optimizer must be sgd, adam, adamw or rmsprop"),
         ({"method": "bptt:8"}, "method must learn at every step"),
         ({"method": "snap:1@8"}, "method must learn at every step"),
         ({"method": "snap"}, "method must be one of"),

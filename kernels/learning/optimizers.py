@@ -10,6 +10,7 @@ from ..compiler.decorators import into_caller
 
 SGD = 0
 ADAM = 1
+RMSPROP = 2
 
 RATE, DECAY_FIRST, DECAY_SECOND, EPSILON, WEIGHT_DECAY, CLIP = range(6)
 
@@ -18,11 +19,11 @@ class Optimizer(NamedTuple):
     """An optimiser and its memory; the cell's weights come first in the moments."""
 
     kind: int
-    settings: NDArray[np.float64]  # (6,) rate, momentum or β1, β2, ε, weight decay, clip (0: none)
+    settings: NDArray[np.float64]  # (6,) rate, μ or β1, β2 or α, ε, weight decay, clip (0: none)
     schedule: NDArray[np.float64]  # (length,) factor of the rate at each update; the last one stays
     updates: NDArray[np.int64]  # (1,) updates made so far
     first: NDArray[np.floating]  # (weights + readout,) momentum, if any, or Adam's first moment
-    second: NDArray[np.floating]  # (weights + readout,) or (0,) Adam's second moment
+    second: NDArray[np.floating]  # (weights + readout,) or (0,) Adam's, RMSprop's second moment
 
 
 # In any order: one after the other, its sums took two thirds of an update by SGD (12 of 18 µs).
@@ -86,6 +87,36 @@ def adam(
         grad[i] = 0
 
 
+@njit(cache=True, nogil=True, error_model="numpy")  # as in adam
+def rmsprop(
+    grad: NDArray[np.floating],  # (n,) or more   in, zero on return
+    settings: NDArray[np.float64],  # (6,)   in
+    rate: float,
+    clip: float,
+    weights: NDArray[np.floating],  # (n,)   in/out
+    first: NDArray[np.floating],  # (n,) or (0,)   in/out
+    second: NDArray[np.floating],  # (n,)    in/out
+) -> None:
+    """Update s <- α s + (1 - α) g², v <- μ v + g / (√s + ε), w <- w - rate · v."""
+    number = weights.dtype.type
+    one = number(1)
+    momentum, alpha = number(settings[DECAY_FIRST]), number(settings[DECAY_SECOND])
+    epsilon, rate_, clip_ = number(settings[EPSILON]), number(rate), number(clip)
+    if first.size == 0:  # no momentum
+        for i in range(weights.size):
+            g = clip_ * grad[i]
+            second[i] = alpha * second[i] + (one - alpha) * g * g
+            weights[i] -= rate_ * (g / (np.sqrt(second[i]) + epsilon))
+            grad[i] = 0
+        return
+    for i in range(weights.size):
+        g = clip_ * grad[i]
+        second[i] = alpha * second[i] + (one - alpha) * g * g
+        first[i] = momentum * first[i] + g / (np.sqrt(second[i]) + epsilon)
+        weights[i] -= rate_ * first[i]
+        grad[i] = 0
+
+
 @into_caller
 def apply_gradient(
     optimizer: Optimizer,  # in/out
@@ -109,13 +140,17 @@ def apply_gradient(
     rate = optimizer.settings[RATE] * factor
     optimizer.updates[0] = made + 1
     p = weights.size
-    first = optimizer.first
+    first, s = optimizer.first, optimizer.settings
     if optimizer.kind == SGD:
-        momentum = optimizer.settings[DECAY_FIRST]
+        momentum = s[DECAY_FIRST]
         sgd(grad, rate, momentum, clip, weights, first[:p])
         sgd(readout_grad, rate, momentum, clip, readout, first[p:])
+    elif optimizer.kind == RMSPROP:
+        second = optimizer.second
+        rmsprop(grad, s, rate, clip, weights, first[:p], second[:p])
+        rmsprop(readout_grad, s, rate, clip, readout, first[p:], second[p:])
     else:
-        s, n, second = optimizer.settings, made + 1, optimizer.second
+        n, second = made + 1, optimizer.second
         adam(grad, s, rate, clip, n, weights, first[:p], second[:p])
         adam(readout_grad, s, rate, clip, n, readout, first[p:], second[p:])
     return True

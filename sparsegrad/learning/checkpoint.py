@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import NAMES, Cell
-from sparsegrad.learning.optimizers import SGD, Adam, AdamW
+from sparsegrad.learning.optimizers import Optimizer
 from sparsegrad.learning.readout import LOSSES, MLP, Linear
 from sparsegrad.methods import BPTT, Method
 from sparsegrad.registry import CELLS, METHODS, OPTIMIZERS, type_of
@@ -50,6 +50,7 @@ SETTINGS: dict[str, Rule] = {
     "momentum": number(0),
     "beta1": number(0),
     "beta2": number(0),
+    "alpha": number(0),
     "epsilon": number(0),
     "weight_decay": number(0),
     "clip": maybe(number(0)),
@@ -136,7 +137,7 @@ class Checkpoint(NamedTuple):
     cell: Cell
     readout: Linear | MLP
     method: Method
-    optimizer: SGD | Adam | AdamW
+    optimizer: Optimizer
     batch: int
     update_every: int
     arrays: dict[str, NDArray[Any]]
@@ -287,13 +288,11 @@ def _made(kind: Any, about: dict[str, Any]) -> Any:
 
 def _optimizer(
     path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[Any]]
-) -> SGD | Adam | AdamW:
+) -> Optimizer:
     schedule, length = tensors.get("optimizer.schedule"), about.get("schedule")
     if schedule is not None or length:  # 0.1.0 did not tell the length
         require_array(f"{path}: optimizer.schedule", schedule, (length,), np.float64)
-    optimizer: SGD | Adam | AdamW = _made(
-        type_of(OPTIMIZERS, about["kind"]), about | {"schedule": schedule}
-    )
+    optimizer: Optimizer = _made(type_of(OPTIMIZERS, about["kind"]), about | {"schedule": schedule})
     return optimizer
 
 

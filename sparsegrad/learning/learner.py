@@ -16,7 +16,7 @@ from sparsegrad.kernels.vectors.simd import SLACK
 from sparsegrad.learning.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sparsegrad.learning.chunk import Slices, check_chunk, raise_fault, unscored
 from sparsegrad.learning.generation import generate
-from sparsegrad.learning.optimizers import SGD, Adam, AdamW
+from sparsegrad.learning.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
 from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
 from sparsegrad.methods.bptt import HistoryEngine, RollingEngine
@@ -43,7 +43,7 @@ class OnlineLearner(SetOnce):
     method : Method
         How the gradient of the cell's weights is found: ``SnAp(2)``, ``BPTT()``, or another row of
         ``sparsegrad.registry.METHODS``.
-    optimizer : SGD, Adam or AdamW
+    optimizer : SGD, Adam, AdamW or RMSprop
         How it is spent, on the weights that exist and on the readout.
     batch : int
         Streams that are learned from side by side. Each has its own influence; gradients are
@@ -84,7 +84,7 @@ class OnlineLearner(SetOnce):
         cell: Cell,
         readout: Linear | MLP,
         method: Method,
-        optimizer: SGD | Adam | AdamW,
+        optimizer: Optimizer,
         batch: int = 1,
         update_every: int | None = None,
         threads: int | None = None,
@@ -94,7 +94,8 @@ class OnlineLearner(SetOnce):
         if isinstance(method, type) or not hasattr(method, "engine"):
             known = listed(f"{row.type_name}({row.number})" for row in METHODS.values())
             raise TypeError(f"method must be {known}, got {method!r}")
-        _require(optimizer, "optimizer", (SGD, Adam, AdamW), "SGD(...), Adam(...) or AdamW(...)")
+        optimizers = "SGD(...), Adam(...), AdamW(...) or RMSprop(...)"
+        _require(optimizer, "optimizer", (SGD, Adam, AdamW, RMSprop), optimizers)
         self.cell, self.readout, self.method, self.optimizer = cell, readout, method, optimizer
         self.batch = integer("batch", batch, least=1, most=2**31 - 1)
         every = _update_every(method, update_every)

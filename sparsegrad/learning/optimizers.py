@@ -134,6 +134,53 @@ class AdamW:
         return _memory(kernels.ADAM, settings, self.schedule, size, size, dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class RMSprop:
+    """RMSprop (Tieleman and Hinton 2012), as PyTorch's.
+
+    ``s ← α s + (1 − α) g²``, ``v ← μ v + g / (√s + ε)``, ``w ← w − rate · v``.
+
+    Parameters
+    ----------
+    rate : float
+        Learning rate.
+    alpha : float
+        α, decay of the second moment, in [0, 1).
+    epsilon : float
+        Added to the root of the second moment.
+    momentum : float
+        μ, in [0, 1).
+    clip, schedule
+        As in :class:`SGD`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is no number, not finite or out of range.
+    """
+
+    rate: float = 1e-2
+    alpha: float = 0.99
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+    clip: float | None = None
+    schedule: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, alpha=self.alpha, momentum=self.momentum)
+        real("epsilon", self.epsilon, above=0.0)
+
+    def memory(self, size: int, dtype: np.dtype[Any]) -> kernels.Optimizer:
+        """Allocate the optimiser's memory for `size` parameters."""
+        _refuse_rounded(self, dtype)
+        settings = [self.rate, self.momentum, self.alpha, self.epsilon, 0.0, self.clip or 0.0]
+        first = size if self.momentum else 0
+        return _memory(kernels.RMSPROP, settings, self.schedule, first, size, dtype)
+
+
+Optimizer = SGD | Adam | AdamW | RMSprop
+
+
 def cosine(updates: int, warmup: int = 0, floor: float = 0.0) -> NDArray[np.float64]:
     """Return a schedule that rises linearly over `warmup` updates, then falls as a cosine.
 
@@ -170,7 +217,7 @@ def cosine(updates: int, warmup: int = 0, floor: float = 0.0) -> NDArray[np.floa
     return np.concatenate([rise, floor + (1.0 - floor) * 0.5 * (1.0 + fall)])
 
 
-def _check(optimizer: "SGD | Adam | AdamW", **decays: float) -> None:
+def _check(optimizer: "Optimizer", **decays: float) -> None:
     """Look at what all optimisers have, and keep a copy of the schedule that nobody can write."""
     real("rate", optimizer.rate, least=0.0)
     if optimizer.clip is not None:
@@ -190,7 +237,7 @@ def _check(optimizer: "SGD | Adam | AdamW", **decays: float) -> None:
         object.__setattr__(optimizer, "schedule", sealed(values))
 
 
-def _refuse_rounded(optimizer: "SGD | Adam | AdamW", dtype: np.dtype[Any]) -> None:
+def _refuse_rounded(optimizer: "Optimizer", dtype: np.dtype[Any]) -> None:
     """Refuse settings that the dtype of the weights rounds to ones that are not allowed."""
     largest = 1.0 if optimizer.schedule is None else float(np.abs(optimizer.schedule).max())
     with np.errstate(over="ignore"):
@@ -205,7 +252,7 @@ def _refuse_rounded(optimizer: "SGD | Adam | AdamW", dtype: np.dtype[Any]) -> No
         raise ValueError(
             f"epsilon must be above 0 and finite in {dtype}, got {optimizer.epsilon:g}"
         )
-    for name in ("beta1", "beta2"):
+    for name in ("alpha",) if isinstance(optimizer, RMSprop) else ("beta1", "beta2"):
         if dtype.type(getattr(optimizer, name)) == 1:
             raise ValueError(f"{name} must be below 1 in {dtype}, got {getattr(optimizer, name)}")
 
