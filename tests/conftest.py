@@ -106,3 +106,14 @@ hypothesis.settings.load_profile("sparsegrad")
 def rng(request):
     """Random numbers of the test's own, the same in every run and in any order of tests."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture
+def scarce(monkeypatch):
+    """Let the system say how many bytes it has; and be asked about the smallest need."""
+
+    def leave(bytes_):
+        monkeypatch.setattr("sparsegrad.system.memory._ALWAYS_THERE", 0)
+        monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: bytes_)
+
+    return leave

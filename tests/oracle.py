@@ -65,27 +65,28 @@ def supernodes(kept):
 
 
 def cell_step(kind, p, state, x, read=None):
-    """One step of torch's RNNCell, GRUCell or LSTMCell, (components, units); complex numbers pass.
+    """One step of torch's RNNCell, GRUCell or LSTMCell, (..., components, units); complex passes.
 
-    `read` is what the matrices see as h, where that shall differ from the state.
+    `read` is what the matrices see as h, where that shall differ from the state. Parameters and
+    states may have axes in front, for many steps at once.
     """
-    h = state[0] if read is None else read
+    h = state[..., 0, :] if read is None else read
     from_x = p["weight_ih"] @ x + p["bias_ih"]
-    from_h = p["weight_hh"] @ h + p["bias_hh"]
+    from_h = (p["weight_hh"] @ h[..., None])[..., 0] + p["bias_hh"]
 
     def sigmoid(a):
         return 1 / (1 + np.exp(-a))
 
     if kind == "RNN":
-        return np.tanh(from_x + from_h)[None]
+        return np.tanh(from_x + from_h)[..., None, :]
     if kind == "GRU":
-        x_r, x_z, x_n = np.split(from_x, 3)
-        h_r, h_z, h_n = np.split(from_h, 3)
+        x_r, x_z, x_n = np.split(from_x, 3, -1)
+        h_r, h_z, h_n = np.split(from_h, 3, -1)
         r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-        return ((1 - z) * np.tanh(x_n + r * h_n) + z * state[0])[None]
-    i, f, g, o = np.split(from_x + from_h, 4)
-    c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
-    return np.stack([sigmoid(o) * np.tanh(c), c])
+        return ((1 - z) * np.tanh(x_n + r * h_n) + z * state[..., 0, :])[..., None, :]
+    i, f, g, o = np.split(from_x + from_h, 4, -1)
+    c = sigmoid(f) * state[..., 1, :] + sigmoid(i) * np.tanh(g)
+    return np.stack([sigmoid(o) * np.tanh(c), c], -2)
 
 
 def existing(masks):
@@ -96,17 +97,20 @@ def existing(masks):
 def cell_jacobians(kind, p, weights, state, x):
     """D, I and the leak part of D by complex steps, exact to rounding: f'(v) = Im f(v + iε) / ε."""
     tiny = 1e-30
-    D, leak, immediate = [], [], []
-    for at in range(state.size):
-        moved = state.astype(complex)
-        moved.flat[at] += 1j * tiny
-        D.append(cell_step(kind, p, moved, x).imag.ravel() / tiny)
-        leak.append(cell_step(kind, p, moved, x, read=state[0]).imag.ravel() / tiny)
-    for name, at in weights:
-        moved = p[name].astype(complex)
-        moved.flat[at] += 1j * tiny
-        immediate.append(cell_step(kind, p | {name: moved}, state, x).imag.ravel() / tiny)
-    return np.array(D).T, np.array(immediate).T, np.array(leak).T
+
+    def partials(after):
+        return after.imag.reshape(len(after), -1).T / tiny
+
+    moved = state + 1j * tiny * np.eye(state.size).reshape(-1, *state.shape)
+    D = partials(cell_step(kind, p, moved, x))
+    leak = partials(cell_step(kind, p, moved, x, read=state[0]))
+    immediate = [np.empty((state.size, 0))]
+    for name in dict.fromkeys(name for name, _ in weights):
+        places = [at for of, at in weights if of == name]
+        moved = np.repeat(p[name].astype(complex)[None], len(places), 0)
+        moved.reshape(len(places), -1)[np.arange(len(places)), places] += 1j * tiny
+        immediate.append(partials(cell_step(kind, p | {name: moved}, state, x)))
+    return D, np.concatenate(immediate, 1), leak
 
 
 def online(kind, p, masks, xs, targets, kept, rate=0.0, every=1, leak_only=False, resets=None):

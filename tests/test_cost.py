@@ -31,7 +31,7 @@ def test_saturated_counts_are_those_of_the_saturated_pattern(net):
     assert saturated_counts(*net) == reach(*net, n=None).cost()[:2]
 
 
-def test_saturated_counts_of_a_net_whose_saturated_pattern_nobody_could_store(monkeypatch, rng):
+def test_saturated_counts_of_a_net_whose_saturated_pattern_nobody_could_store(scarce, rng):
     units = 200 if INTERPRETED else 20_000
     sources = sp.csr_array(
         (np.ones(4 * units), rng.integers(0, units, 4 * units), np.arange(0, 4 * units + 1, 4)),
@@ -42,7 +42,7 @@ def test_saturated_counts_of_a_net_whose_saturated_pattern_nobody_could_store(mo
         shape=(units, units),
     )
     net = sources + ring_of_all
-    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 0)
+    scarce(0)
     assert saturated_counts(net, sp.eye_array(units)) == (units**2, units * net.nnz)
 
 
@@ -119,7 +119,7 @@ def test_available_memory_without_proc_or_cgroup(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
     monkeypatch.setattr(memory.os, "sysconf", {"SC_PAGE_SIZE": 10, "SC_AVPHYS_PAGES": 4}.get)
     with pytest.raises(MemoryError, match=r"J must fit.*use a smaller n or a sparser net"):
-        memory.require_memory(41, "J")
+        memory.require_memory(2**21, "J")
     monkeypatch.delattr(memory.os, "sysconf")
     assert memory.available_memory() is None
     memory.require_memory(2**62, "J")  # nobody knows: let the system say

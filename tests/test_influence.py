@@ -14,7 +14,6 @@ from nets import nets, parallel_paths, random_sparse, ring
 from scipy import sparse
 
 import sparsegrad.influence.program
-import sparsegrad.system.memory
 from sparsegrad.cells.structure import structure
 from sparsegrad.influence.influence import Influence
 from sparsegrad.kernels import panels_contract, panels_update, panels_update_and_contract
@@ -385,7 +384,7 @@ def test_a_copy_goes_on_by_itself(rng, copied):
     assert np.array_equal(J.panels, other.panels)
 
 
-def test_bad_construction_is_refused(rng, monkeypatch):
+def test_bad_construction_is_refused(rng, scarce):
     pattern = reach(*random_sparse(rng, 5, 2, 3), n=2)
     with pytest.raises(TypeError, match="reach"):
         Influence(pattern.to_scipy())
@@ -397,7 +396,7 @@ def test_bad_construction_is_refused(rng, monkeypatch):
         with pytest.raises((TypeError, ValueError), match=r"threads must be .*at least 1"):
             Influence(pattern, threads=threads)
     one_step = pattern.entries_by_n[0]
-    monkeypatch.setattr(sparsegrad.system.memory, "available_memory", lambda: 4 * one_step)
+    scarce(4 * one_step)
     with pytest.raises(MemoryError, match=r"GiB; the largest n that fits is 1"):
         Influence(pattern)
 

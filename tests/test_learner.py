@@ -1,6 +1,7 @@
 """The learner: runs, updates, resets, and what it refuses."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -587,8 +588,8 @@ def test_results_are_bitwise_the_same_for_any_number_of_threads(
     assert_equal(results[0], results[2])
 
 
-def test_an_influence_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 100_000)
+def test_an_influence_that_does_not_fit_is_refused(scarce: Callable[[int], None]) -> None:
+    scarce(100_000)
     with pytest.raises(MemoryError) as caught:
         make(RTRL(), batch=1000)
     assert "\n" not in str(caught.value)

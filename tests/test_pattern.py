@@ -271,23 +271,23 @@ def test_bad_input_is_refused_in_one_line(dynamics, immediate, n, error, text):
     assert "\n" not in str(raised.value)
 
 
-def test_a_reach_that_does_not_fit_is_refused_before_it_is_filled(monkeypatch, rng):
+def test_a_reach_that_does_not_fit_is_refused_before_it_is_filled(monkeypatch, scarce, rng):
     net = random_sparse(rng, 50, 4, 1)
     sizes = [4 * reach(*net, n=n).reach_indices.size for n in (1, 2, 3)]
     assert sizes[1] < sizes[2]
-    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: sizes[1])
+    scarce(sizes[1])
     assert reach(*net, n=2).n == 2
     monkeypatch.setattr(symbolic, "fill_reach", None)
     with pytest.raises(MemoryError, match=r"got .* GiB; the largest n that fits is 2$"):
         reach(*net, n=3)
-    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 8)
+    scarce(8)
     with pytest.raises(MemoryError, match="no n fits"):
         reach(*net, n=2)
 
 
-def test_the_csr_by_weight_is_counted_before_it_is_made(monkeypatch):
+def test_the_csr_by_weight_is_counted_before_it_is_made(scarce):
     pattern = reach(*ring(4))
-    monkeypatch.setattr("sparsegrad.system.memory.available_memory", lambda: 4 * pattern.nnz - 1)
+    scarce(4 * pattern.nnz - 1)
     with pytest.raises(MemoryError, match="CSR of the pattern by weight must fit"):
         _ = pattern.indices
 

@@ -265,7 +265,7 @@ def refused(learner, masks, error, text):
     assert_same(everything(learner), before)
 
 
-def test_what_is_refused_leaves_the_learner_as_it_was():
+def test_what_is_refused_leaves_the_learner_as_it_was(monkeypatch, scarce):
     learner = OnlineLearner(GRU(3, 4, seed=1), Linear(2), SnAp(2, window=4), Adam(0.01), 1)
     xs, ys = data(6, 1)
     learner.run(xs, ys)
@@ -278,13 +278,13 @@ def test_what_is_refused_leaves_the_learner_as_it_was():
     refused(learner, {"weight_hh": np.ones((8, 4), bool)}, ValueError, "masks must name arrays of")
 
 
-def test_memory_that_is_missing_leaves_the_learner_as_it_was():
+def test_memory_that_is_missing_leaves_the_learner_as_it_was(monkeypatch, scarce):
     learner = OnlineLearner(GRU(3, 4, seed=1), Linear(2), SnAp(2), Adam(0.01), 1)
     before, cell = everything(learner), learner.cell
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparsegrad.system.memory.available_memory", lambda: 1000)
-        with pytest.raises(MemoryError, match="must fit"):
-            learner.rewire({"weight_hh": np.eye(4, dtype=bool).repeat(3, 0)})
+    scarce(1000)
+    with pytest.raises(MemoryError, match="must fit"):
+        learner.rewire({"weight_hh": np.eye(4, dtype=bool).repeat(3, 0)})
+    monkeypatch.undo()
     assert learner.cell is cell
     assert_same(everything(learner), before)
 
