@@ -98,8 +98,8 @@ def cell_jacobians(kind, p, weights, state, x):
     """D, I and the leak part of D by complex steps, exact to rounding: f'(v) = Im f(v + iε) / ε."""
     tiny = 1e-30
 
-    def partials(after):
-        return after.imag.reshape(len(after), -1).T / tiny
+    def partials(after, count=state.size):
+        return np.broadcast_to(after.imag, (count, *state.shape)).reshape(count, -1).T / tiny
 
     moved = state + 1j * tiny * np.eye(state.size).reshape(-1, *state.shape)
     D = partials(cell_step(kind, p, moved, x))
@@ -109,7 +109,7 @@ def cell_jacobians(kind, p, weights, state, x):
         places = [at for of, at in weights if of == name]
         moved = np.repeat(p[name].astype(complex)[None], len(places), 0)
         moved.reshape(len(places), -1)[np.arange(len(places)), places] += 1j * tiny
-        immediate.append(partials(cell_step(kind, p | {name: moved}, state, x)))
+        immediate.append(partials(cell_step(kind, p | {name: moved}, state, x), len(places)))
     return D, np.concatenate(immediate, 1), leak
 
 
