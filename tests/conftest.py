@@ -59,6 +59,7 @@ ABOVE_THE_KERNELS = [
     "test_guard_pages.py",
     "test_house.py",
     "test_html.py",
+    "test_io.py",
     "test_jax.py",
     "test_jax_window.py",
     "test_listing.py",

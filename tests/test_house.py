@@ -29,7 +29,7 @@ ORDER = (
     ("kernels/learning",),
     ("kernels/methods", "kernels/interop"),
     ("system",),
-    ("tasks",),
+    ("tasks", "io"),
     ("cells", "symbolic"),
     ("influence",),
     ("methods", "profiling"),
