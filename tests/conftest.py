@@ -57,6 +57,7 @@ ABOVE_THE_KERNELS = [
     "test_files.py",
     "test_forecast.py",
     "test_guard_pages.py",
+    "test_host_cells.py",
     "test_house.py",
     "test_html.py",
     "test_io.py",

@@ -38,7 +38,7 @@ WORDS = len(SIZES) + len(ARRAYS)
 ) = range(WORDS)  # fmt: skip
 """Places of the words of a program."""
 CELL_SIZES = (
-    "units", "inputs", "components", "maps", "kind", "weights", "map_partials", "state_partials",
+    "units", "inputs", "components", "maps", "update", "weights", "map_partials", "state_partials",
     "own_count", "runs", "run_entries",
 )  # fmt: skip
 CELL_ARRAYS = (
@@ -48,7 +48,7 @@ CELL_ARRAYS = (
 )  # fmt: skip
 CELL_WORDS = len(CELL_SIZES) + len(CELL_ARRAYS)
 (
-    CELL_UNITS, CELL_INPUTS, CELL_COMPONENTS, CELL_MAPS, CELL_KIND, CELL_WEIGHTS, MAP_PARTIALS,
+    CELL_UNITS, CELL_INPUTS, CELL_COMPONENTS, CELL_MAPS, CELL_UPDATE, CELL_WEIGHTS, MAP_PARTIALS,
     STATE_PARTIALS, OWN_COUNT, CELL_RUNS, RUN_ENTRIES,
     INDPTR, RECURRENT_END, INDICES, MAP_INDPTR, MAP_COMPONENTS, STATE_ROWS,
     STATE_COLUMNS, OWN_PLACE, OWN_SOURCE, RUN_INDPTR, RUN_SOURCE, RUN_WEIGHT,

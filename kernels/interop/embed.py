@@ -10,37 +10,14 @@ import numpy as np
 from numba import carray, njit
 from numpy.typing import NDArray
 
-from ..cells.elementwise import gru, lstm, rnn_relu, rnn_tanh
 from ..cells.maps import Maps, Partials, apply_maps, dynamics_values, immediate_values
 from ..influence.panels import CONTRACT, UPDATE, panels_range
-from .addresses import CELL_INPUTS, CELL_KIND, cell_at, program_at, real_at, work_at
+from .addresses import CELL_INPUTS, CELL_UPDATE, cell_at, program_at, real_at, work_at
+from .updates import elementwise
 
 FINE = -1
 COMPARED, SURE, LEARNABLE = 1, 2, 4
 """What `find_starts` is told: look at the state; a zero one goes on; it requires a gradient."""
-KINDS = (rnn_tanh, rnn_relu, gru, lstm)
-"""The updates that `elementwise` knows: a pointer to a function costs 25 µs to pass in a call, and
-a computation that JAX exports may hold no address."""
-
-
-@njit(cache=True, nogil=True)
-def elementwise(
-    kind: int,  # place of the update in KINDS
-    state: NDArray[np.floating],
-    pre: NDArray[np.floating],
-    new_state: NDArray[np.floating],
-    d_state: NDArray[np.floating],
-    d_pre: NDArray[np.floating],
-) -> None:
-    """Run the update of a built-in cell; the arrays are those of `kernels.elementwise`."""
-    if kind == 0:
-        rnn_tanh(state, pre, new_state, d_state, d_pre)
-    elif kind == 1:
-        rnn_relu(state, pre, new_state, d_state, d_pre)
-    elif kind == 2:
-        gru(state, pre, new_state, d_state, d_pre)
-    else:
-        lstm(state, pre, new_state, d_state, d_pre)
 
 
 @njit(cache=True, nogil=True)
@@ -82,7 +59,7 @@ def add_in_order(
 @njit(cache=True, nogil=True)
 def find_starts(
     h: NDArray[np.floating],  # (B, units)                      in
-    c: NDArray[np.floating],  # (B, units)                      in, read where there is a second one
+    others: NDArray[np.floating],  # (C - 1, B, units)          in, the other state numbers
     last: NDArray[np.floating],  # (C, B, units)                in: the state that J belongs to
     told: int,  # of COMPARED, SURE and LEARNABLE
     starts: NDArray[np.bool_],  # (B,)   in: where the host begins; out: and where the state is 0
@@ -98,9 +75,9 @@ def find_starts(
         for i in range(units):
             same &= h[b, i] == last[0, b, i]
             zero &= h[b, i] == 0
-            if components > 1:
-                same &= c[b, i] == last[1, b, i]
-                zero &= c[b, i] == 0
+            for k in range(1, components):
+                same &= others[k - 1, b, i] == last[k, b, i]
+                zero &= others[k - 1, b, i] == 0
         if starts[b]:
             if told & LEARNABLE and not zero:
                 return 4 * batch + b
@@ -117,7 +94,7 @@ def find_starts(
 def host_step(
     cell: NDArray[np.int64],  # (CELL_WORDS + WORK_ARRAYS,)     in: a cell, and what it works in
     parts: NDArray[np.int64],  # (names, 2)  where the weights are   in
-    places: tuple[int, int, int],  # of x, (B, inputs), h, (B, units), and c, if there is one   in
+    places: tuple[int, int, int],  # of x, (B, inputs), h, (B, units), and (C - 1, B, units)  in
     wants: int,  # 0: s' alone; 1: and ∂s'/∂a; 2: D and I; 3: all    in
     told: int,  # for `find_starts`                             in
     starts: NDArray[np.bool_],  # (B,)  where a sequence begins     in/out, with D and I
@@ -138,9 +115,9 @@ def host_step(
     weights, sources, state, pre, new, d_state = work_at(cell, zero)
     x = carray(real_at(places[0], zero), (batch, inputs))
     h = carray(real_at(places[1], zero), (batch, units))
-    c = carray(real_at(places[2], zero), (batch, units))
+    others = carray(real_at(places[2], zero), (components - 1, batch, units))
     if wants & 2:
-        outcome = find_starts(h, c, last, told, starts)
+        outcome = find_starts(h, others, last, told, starts)
         if outcome != FINE:
             return False, outcome
     maps = Maps(indptr, recurrent_end, indices, weights)
@@ -148,15 +125,15 @@ def host_step(
     for b in range(batch):
         for i in range(units):
             sources[i] = state[0, i] = h[b, i]
-            if components > 1:
-                state[1, i] = c[b, i]
+            for k in range(1, components):
+                state[k, i] = others[k - 1, b, i]
         for i in range(inputs):
             if not np.isfinite(x[b, i]):
                 return changed, b
             sources[units + i] = x[b, i]
         apply_maps(maps, sources, pre)
         outer = d_pre[b if wants & 1 else 0]
-        elementwise(cell[CELL_KIND], state, pre, new, d_state, outer)
+        elementwise(cell[CELL_UPDATE], state, pre, new, d_state, outer)
         for k in range(components):
             for i in range(units):
                 new_state[k, b, i] = new[k, i]

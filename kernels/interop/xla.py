@@ -22,9 +22,9 @@ from ..vectors.finite import all_finite
 from .addresses import (
     CELL_COMPONENTS,
     CELL_INPUTS,
-    CELL_KIND,
     CELL_MAPS,
     CELL_UNITS,
+    CELL_UPDATE,
     CELL_WORDS,
     DYNAMICS_NNZ,
     IMMEDIATE_NNZ,
@@ -37,7 +37,8 @@ from .addresses import (
     program_at,
     real_at,
 )
-from .embed import add_in_order, elementwise, input_gradient
+from .embed import add_in_order, input_gradient
+from .updates import elementwise
 
 BLOCK_WORDS = WORDS + CELL_WORDS
 EXTENSION, API, ARGUMENTS, RESULTS = 1, 2, 9, 14
@@ -122,7 +123,7 @@ def _step(frame: int, like: Any) -> int:
     words = carray(int64_at(base), (BLOCK_WORDS,))
     cell = words[WORDS:]
     indptr, recurrent_end, indices, partials, dynamics, order = cell_at(cell, base)
-    units, inputs, kind = cell[CELL_UNITS], cell[CELL_INPUTS], cell[CELL_KIND]
+    units, inputs, update = cell[CELL_UNITS], cell[CELL_INPUTS], cell[CELL_UPDATE]
     count, n_maps = cell[CELL_COMPONENTS], cell[CELL_MAPS]
     batch, size = _batch(frame, 2), words[INFLUENCE_SIZE]
     given = carray(real_at(_argument(frame, 1), like), (words[WEIGHTS],))
@@ -150,7 +151,7 @@ def _step(frame: int, like: Any) -> int:
             sources[units + i] = x[b, i]
         sources[units + inputs] = 1
         apply_maps(maps, sources, pre)
-        elementwise(kind, state[b], pre, new_state[b], d_state, d_pre[b])
+        elementwise(update, state[b], pre, new_state[b], d_state, d_pre[b])
         dynamics_values(dynamics, weights, d_state, d_pre[b], D[b])
         immediate_values(maps, partials, sources, d_pre[b], immediate[b])
     if _argument(frame, 4) != _result(frame, 1):  # XLA was asked for one buffer; it may have two

@@ -278,6 +278,22 @@ class Cell(SetOnce):
         cell.weights[kept] = self.weights[origin[kept]]
         return cell
 
+    def astype(self, dtype: DTypeLike) -> Self:
+        """Return a copy of this cell, of another float type or the same.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is not float32 or float64.
+        """
+        cell = type(self).__new__(type(self))
+        others = ("maps", "places", "dtype")
+        vars(cell).update({k: v for k, v in vars(self).items() if k not in others})
+        cell.dtype = float_type(dtype)
+        cell._build({name: np.sort(place) for name, (_, place) in self.places.items()})
+        cell.weights[:] = self.weights
+        return cell
+
     def origin_of(self, cell: "Cell") -> NDArray[np.int64]:
         """Return which weight of this cell each weight of another is, or -1: int64, (weights,)."""
         return origins(self.places, cell.places, cell.weights.size)

@@ -11,26 +11,37 @@ from numpy.typing import NDArray
 from sparsegrad.cells.cell import NAMES, Cell
 from sparsegrad.influence.influence import Influence
 from sparsegrad.kernels.cells.maps import Dynamics
+from sparsegrad.kernels.compiler.pointers import INTERPRETED
 from sparsegrad.kernels.interop.addresses import ARRAYS
-from sparsegrad.kernels.interop.embed import KINDS
-from sparsegrad.registry import CELLS, listed
+from sparsegrad.kernels.interop.updates import BUILT_IN
 
 
-def require_known(cell: Any) -> None:
-    """Refuse what the compiled step of host frameworks does not know: it names its updates.
+def require_cell(cell: Any) -> None:
+    """Refuse what is no cell, and any without compiled code.
 
     Raises
     ------
-    TypeError
-        If it is no cell, or one whose elementwise update is its own.
+    TypeError, RuntimeError
+        In one line.
     """
-    if isinstance(cell, Cell) and cell.kind.update in KINDS:
-        return
-    known = [row.type_name for row in CELLS.values() if row.load().kind.update in KINDS]
-    raise TypeError(
-        f"cell must be sparsegrad's {listed(known)} in PyTorch and JAX, got {cell!r}: learn others "
-        "with OnlineLearner, or write them as a torch module for SnApModule"
-    )
+    if not isinstance(cell, Cell):
+        raise TypeError(
+            f"cell must be a cell such as sparsegrad.GRU(...), got {type(cell).__name__}: a torch "
+            "module of your own goes into SnApModule"
+        )
+    if INTERPRETED:
+        raise RuntimeError("a host's steps must be compiled, got NUMBA_DISABLE_JIT=1: unset it")
+
+
+def update_word(cell: Cell) -> int:
+    """Return what a cell's update is known by: its place in BUILT_IN, or its address.
+
+    The update at an address stays where it is as long as the process.
+    """
+    update = cell.kind.update
+    if update in BUILT_IN:
+        return BUILT_IN.index(update)
+    return int(cell.kind.compiled(cell.dtype).address)
 
 
 def program_sizes(influence: Influence) -> list[int]:
@@ -59,14 +70,14 @@ def program_arrays(influence: Influence) -> list[NDArray[Any]]:
 
 
 def cell_sizes(cell: Cell, dynamics: Dynamics) -> list[int]:
-    """Return the values of the CELL_SIZES of a cell that `require_known` lets pass."""
+    """Return the values of the CELL_SIZES of a cell."""
     partials = cell.kind.partials
     return [
         cell.units,
         cell.inputs,
         cell.kind.components,
         len(cell.kind.maps),
-        KINDS.index(cell.kind.update),
+        update_word(cell),
         cell.weights.size,
         partials.map_components.size,
         partials.state_rows.size,
@@ -77,7 +88,7 @@ def cell_sizes(cell: Cell, dynamics: Dynamics) -> list[int]:
 
 
 def cell_arrays(cell: Cell, dynamics: Dynamics) -> list[NDArray[Any]]:
-    """Return the CELL_ARRAYS of such a cell."""
+    """Return the CELL_ARRAYS of a cell."""
     maps = cell.maps
     order = np.concatenate([parameter_order(cell, name) for name in present(cell)])
     arrays = [

@@ -13,7 +13,7 @@ from sparsegrad.interop.addresses import (
     cell_sizes,
     parameter_order,
     present,
-    require_known,
+    require_cell,
     with_addresses,
 )
 from sparsegrad.interop.faults import raise_fault
@@ -29,8 +29,7 @@ class HostCell:
     Parameters
     ----------
     cell : Cell
-        One that `require_known` lets pass: the structure. Its weights are overwritten with those
-        that `forward` is given.
+        The structure. Its weights are overwritten with those that `forward` is given.
     n : int or None
         Steps of reach; None saturates (exact RTRL).
     threads : int
@@ -50,13 +49,15 @@ class HostCell:
     Raises
     ------
     TypeError
-        If the compiled step does not know the cell's update.
+        If it is no cell.
+    RuntimeError
+        If compilation is switched off.
     """
 
     def __init__(
         self, cell: Cell, n: int | None, threads: int, pattern: ReachPattern | None = None
     ) -> None:
-        require_known(cell)
+        require_cell(cell)
         self.cell, self.n, self.threads, self.dtype = cell, n, threads, cell.dtype
         self.inputs, self.units, self.components = cell.inputs, cell.units, cell.kind.components
         self.part_sizes = [parameter_order(cell, name).size for name in present(cell)]
@@ -110,7 +111,7 @@ class HostCell:
         batch : int
             Sequences.
         places : tuple of int
-            Addresses of x, (batch, inputs), of h and of c, (batch, units); without a c, any.
+            Addresses of x, (batch, inputs), h, (batch, units), and the components beyond h, or any.
         wants : int
             1: the gradient of the input may be asked for; 2: that of the weights; 3: both; or 0.
         sure : bool

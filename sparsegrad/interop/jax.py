@@ -30,6 +30,7 @@ JAX, until `reset`.
 
 from functools import cache
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -47,13 +48,18 @@ from sparsegrad.interop.addresses import (
     present,
     program_arrays,
     program_sizes,
-    require_known,
+    require_cell,
+    update_word,
 )
 from sparsegrad.interop.jax_window import Pulls
 from sparsegrad.kernels.influence.panels import panels_update
 from sparsegrad.kernels.interop import xla
+from sparsegrad.kernels.interop.updates import BUILT_IN
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.memory import require_memory
+
+_PROCESS = uuid4().hex
+"""In the name of a call that holds an address: another process has none of that name to run."""
 
 
 class Carry(NamedTuple):
@@ -76,8 +82,8 @@ class SnapStep:
 
     Parameters
     ----------
-    cell : GRU, LSTM or RNN
-        The structure, and the initial weights; it is not changed.
+    cell : Cell
+        The structure, and the initial weights; it is not changed. A kind of your own, too.
     n : int or None
         Steps of reach; None for exact RTRL.
 
@@ -89,20 +95,21 @@ class SnapStep:
     Raises
     ------
     TypeError
-        If the cell is not a GRU, LSTM or RNN of ours, or is of float64 while JAX has no float64.
+        If it is no cell, or one of float64 while JAX has no float64.
     RuntimeError
         If compilation is switched off.
     """
 
     def __init__(self, cell: Cell, n: int | None = 2) -> None:
-        require_known(cell)
+        require_cell(cell)
         self._dtype = cell.dtype.name
         if jnp.asarray(np.zeros(0, cell.dtype)).dtype != cell.dtype:
             raise TypeError(
                 "a float64 cell must have jax_enable_x64, got it switched off: "
                 'jax.config.update("jax_enable_x64", True)'
             )
-        _register(self._dtype)
+        self._exports = update_word(cell) < len(BUILT_IN)
+        self._names = _register(self._dtype, "" if self._exports else f"_{_PROCESS}")
         self.cell, self.n = cell, n
         pattern, dynamics = dynamics_pattern(cell)
         self.pattern: ReachPattern = reach(
@@ -125,8 +132,19 @@ class SnapStep:
 
     @property
     def custom_calls(self) -> tuple[str, str]:
-        """Names that ``jax.export.DisabledSafetyCheck.custom_call`` wants, of the FFI's calls."""
-        return f"sparsegrad_step_{self._dtype}", f"sparsegrad_pull_{self._dtype}"
+        """Names that ``jax.export.DisabledSafetyCheck.custom_call`` wants, of the FFI's calls.
+
+        Raises
+        ------
+        RuntimeError
+            If the cell's update lies at an address of this process: RNN, GRU and LSTM know theirs.
+        """
+        if not self._exports:
+            raise RuntimeError(
+                "an exported step must be that of an RNN, GRU or LSTM, got a "
+                f"{type(self.cell).__name__}, whose update was compiled for this process"
+            )
+        return self._names
 
     def require_finite(self, carry: Carry) -> None:
         """Refuse a carry whose state or J is not finite, outside of `jit`.
@@ -287,9 +305,7 @@ class SnapStep:
             self._array(scratch), self._array(units + cell.inputs + 1),
             self._array(n_maps, units), self._array(components, components, units),
         )  # fmt: skip
-        call = jax.ffi.ffi_call(
-            f"sparsegrad_step_{self._dtype}", results, input_output_aliases={4: 1}
-        )
+        call = jax.ffi.ffi_call(self._names[0], results, input_output_aliases={4: 1})
         found = call(self._block, weights, x, state, influence)
         return *found[:3], found[4], found[5], found[3]
 
@@ -345,7 +361,7 @@ class SnapStep:
             self._array(ordered.size), self._array(batch, self.cell.inputs),
             self._array(ordered.size), self._array(self._sizes[5]),
         )  # fmt: skip
-        call = jax.ffi.ffi_call(f"sparsegrad_pull_{self._dtype}", results, vmap_method="sequential")
+        call = jax.ffi.ffi_call(self._names[1], results, vmap_method="sequential")
         return tuple(call(self._block, ordered, d_pre, influence, state_grad)[:2])
 
 
@@ -388,15 +404,21 @@ def _differentiated_once(call: Any) -> Any:
 
 
 @cache
-def _register(dtype: str) -> None:
-    """Compile the handlers of a float type and make them known to XLA."""
+def _register(dtype: str, mark: str) -> tuple[str, str]:
+    """Compile the handlers of a float type and make them known to XLA; return their names."""
     if not hasattr(panels_update, "signatures"):  # NUMBA_DISABLE_JIT
         raise RuntimeError("XLA's handlers must be compiled, got NUMBA_DISABLE_JIT=1: unset it")
-    for name in ("step", "pull"):
-        handler = numba.cfunc(types.int64(types.int64), cache=True)(getattr(xla, f"{name}_{dtype}"))
-        jax.ffi.register_ffi_target(
-            f"sparsegrad_{name}_{dtype}", jax.ffi.pycapsule(handler.ctypes), platform="cpu"
-        )
+    names = f"sparsegrad_step_{dtype}{mark}", f"sparsegrad_pull_{dtype}{mark}"
+    for name, handler in zip(names, _handlers(dtype), strict=True):
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler.ctypes), platform="cpu")
+    return names
+
+
+@cache
+def _handlers(dtype: str) -> list[Any]:
+    kind = types.int64(types.int64)
+    functions = [getattr(xla, f"{name}_{dtype}") for name in ("step", "pull")]
+    return [numba.cfunc(kind, cache=True)(function) for function in functions]
 
 
 def _block(cell: Cell, dynamics: Any, influence: Influence) -> np.ndarray:

@@ -6,13 +6,13 @@ What a cell of your own needs is imported when it is first used: it wants rustwo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparsegrad.interop.torch.cells import SnApGRU, SnApLSTM, SnApRNN
+from sparsegrad.interop.torch.cells import SnApCell, SnApGRU, SnApLSTM, SnApRNN
 
 if TYPE_CHECKING:
     from sparsegrad.interop.torch.own_cell import SnApModule
     from sparsegrad.interop.torch.probing import Patterns, probe
 
-__all__ = ["Patterns", "SnApGRU", "SnApLSTM", "SnApModule", "SnApRNN", "probe"]
+__all__ = ["Patterns", "SnApCell", "SnApGRU", "SnApLSTM", "SnApModule", "SnApRNN", "probe"]
 
 _LATER = {"Patterns": "probing", "SnApModule": "own_cell", "probe": "probing"}
 

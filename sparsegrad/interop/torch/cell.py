@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from sparsegrad.interop.torch.graph import (
     Step,
     first_step,
     in_place,
+    lined_up,
     tensors,
     transformed,
 )
@@ -35,8 +36,8 @@ _COSTLY = 1_000_000_000  # multiply-adds of a step that are worth a warning: som
 _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch >= 2.7
 
 
-class SnApCell(Streams):
-    """A cell of ours as a torch module; see :class:`sparsegrad.interop.torch.SnApGRU`.
+class OnlineCell(Streams):
+    """What a cell of ours does as a torch module; see :class:`sparsegrad.interop.torch.SnApGRU`.
 
     Attributes
     ----------
@@ -55,8 +56,6 @@ class SnApCell(Streams):
         are loaded, broadcast and compared with the weights.
     """
 
-    _cell_type: ClassVar[type[Cell]]
-    _name: ClassVar[str]
     places: Tensor
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
@@ -68,8 +67,9 @@ class SnApCell(Streams):
             One step as ``torch.nn.GRUCell`` takes it, or a sequence as ``torch.nn.GRU`` does;
             (batch, time, input_size) with `batch_first`.
         hx : Tensor, (batch, hidden_size), (hidden_size,) or (1, batch, hidden_size), optional
-            The state that the last step returned; for an LSTM the pair (h, c). Rows of zeros begin
-            a sequence. None begins new sequences: state and J are 0.
+            The state that the last step returned; for an LSTM the pair (h, c), and so for every
+            cell of several components. Rows of zeros begin a sequence. None begins new sequences:
+            state and J are 0.
 
         Returns
         -------
@@ -116,6 +116,11 @@ class SnApCell(Streams):
             name: None if p.grad is None else self._spread(name, p.grad)
             for name, p in self._named()
         }
+
+    def to_cell(self) -> Cell:
+        """Return a cell of ours with these weights and masks: what a learner takes."""
+        dense = {name: values.numpy() for name, values in self.dense().items()}
+        return self._cell_of(dense, self._masks())
 
     def masks(self) -> dict[str, Tensor]:
         """Return which weights exist, bool, in PyTorch's shapes and names."""
@@ -180,7 +185,7 @@ class SnApCell(Streams):
 
     def _cell_of(self, dense: dict[str, NDArray[Any]], masks: dict[str, Any] | None) -> Cell:
         """Make a cell of ours from dense arrays."""
-        return self._cell_type.from_dense(**dense, masks=masks)
+        raise NotImplementedError
 
     def _take(self, cell: Cell, n: int | None, threads: int, window: bool) -> None:
         """Make the parameters from a cell's weights, and J for it."""
@@ -319,12 +324,13 @@ class SnApCell(Streams):
             self._warn_of_cost(link, batch)
         h, learnable = self._start(x_values, h, dtype, wants > 1)
         window, at = link.window, h[0].data_ptr()
+        others = h[-1] if host.components < 3 else lined_up(h[1:])
         token = sure = None
         if wants > 1:
             token = link.token(window)
-            sure = window.address == at and not h[0]._version and not h[-1]._version
+            sure = window.address == at and not any([part._version for part in h])
         new_state, ticket = host.forward(
-            window, link.parts, batch, (x_values.data_ptr(), at, h[-1].data_ptr()), wants,
+            window, link.parts, batch, (x_values.data_ptr(), at, others.data_ptr()), wants,
             bool(sure), learnable,
         )  # fmt: skip
         if ticket is None:
@@ -352,7 +358,8 @@ class SnApCell(Streams):
         empty = x.new_zeros(0, link.host.units)
         if torch.is_grad_enabled():
             empty = empty + sum([p.sum() for p in link.parameters]) * 0 + x.sum() * 0
-        return empty if link.host.components == 1 else (empty, empty.clone())
+        count = link.host.components
+        return empty if count == 1 else tuple([empty.clone() for _ in range(count)])
 
     def _warn_of_cost(self, link: Link, batch: int) -> None:
         """Say once if a step is so costly that a sparser cell is likely wanted."""
@@ -378,6 +385,6 @@ NO_EXPORT = (
 
 
 @_disable_dynamo
-def _outside(cell: SnApCell, x: Tensor, h: Any) -> Any:
+def _outside(cell: OnlineCell, x: Tensor, h: Any) -> Any:
     """Make a step outside the graph of ``torch.compile``: kernels read memory at addresses."""
     return cell.forward(x, h)

@@ -32,7 +32,7 @@ In a function under ``torch.compile`` a cell steps outside the graph.
 """
 
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell
 from sparsegrad.cells.cell import NAMES
+from sparsegrad.interop.addresses import require_cell
 from sparsegrad.interop.torch.arguments import (
     arrays,
     numpy_dtype,
@@ -47,11 +48,63 @@ from sparsegrad.interop.torch.arguments import (
     require_cpu_device,
     require_options,
 )
-from sparsegrad.interop.torch.cell import SnApCell
+from sparsegrad.interop.torch.cell import OnlineCell
 from sparsegrad.interop.torch.graph import require_cpu
 
 
-class _Gated(SnApCell):
+class SnApCell(OnlineCell):
+    """Any cell of ours, also of a kind of your own, as a torch module that learns online by SnAp-n.
+
+    Parameters
+    ----------
+    cell : Cell
+        Structure and initial weights, as of ``learner.cell``; it is not changed.
+    n : int or None
+        Steps of reach; None for exact RTRL.
+    batch_first : bool
+        Whether sequences are (batch, time, inputs).
+    threads : int
+        Threads of the influence update; results are bitwise the same for any number.
+    window : bool
+        Whether the graph through time is real between backward passes; see the head of this file.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as told.
+    RuntimeError
+        If compilation is switched off.
+
+    Examples
+    --------
+    >>> module = SnApCell(sparsegrad.ALIF(8, 64, sparsity=0.9), n=1)
+    >>> z, v, b = module(torch.randn(4, 8))  # its state numbers; a readout sees the first
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        n: int | None = 2,
+        *,
+        batch_first: bool = False,
+        threads: int = 1,
+        window: bool = False,
+    ) -> None:
+        super().__init__()
+        require_cell(cell)
+        self.batch_first = require_bool("batch_first", batch_first)
+        self._like = cell.astype(cell.dtype)
+        self._take(cell.astype(cell.dtype), n, threads, window)
+
+    def _cell_of(self, dense: dict[str, NDArray[Any]], masks: dict[str, Any] | None) -> Cell:
+        dtype = next(iter(dense.values())).dtype
+        cell = self._like.rewire(masks or {}).astype(dtype)
+        for name, (weight, place) in cell.places.items():
+            cell.weights[weight] = dense[name].reshape(-1)[place]
+        return cell
+
+
+class _Gated(OnlineCell):
     """Construction of the three cells.
 
     Parameters
@@ -91,6 +144,9 @@ class _Gated(SnApCell):
     MemoryError
         If J does not fit; at the first step, when the batch is known.
     """
+
+    _cell_type: ClassVar[type[Cell]]
+    _name: ClassVar[str]
 
     def __init__(
         self,
@@ -140,6 +196,9 @@ class _Gated(SnApCell):
 
     def _kind(self) -> Any:
         return self._cell_type
+
+    def _cell_of(self, dense: dict[str, NDArray[Any]], masks: dict[str, Any] | None) -> Cell:
+        return self._cell_type.from_dense(**dense, masks=masks)
 
     @classmethod
     def from_torch(
@@ -199,11 +258,6 @@ class _Gated(SnApCell):
         made = cls._bare("relu" if "relu" in cell.kind.update.__name__ else "tanh")
         made._take(made._cell_of(cell.to_dense(), cell.masks()), n, threads, window)
         return made
-
-    def to_cell(self) -> Cell:
-        """Return a cell of ours with these weights and masks: what a learner takes."""
-        dense = {name: values.numpy() for name, values in self.dense().items()}
-        return self._cell_of(dense, self._masks())
 
     def to_torch(self) -> nn.Module:
         """Return a ``torch.nn`` cell with these weights, and 0 where none exists."""

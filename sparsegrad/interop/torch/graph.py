@@ -171,6 +171,17 @@ def tensors(new_state: np.ndarray) -> Any:
     return tuple([torch.from_numpy(component) for component in new_state])
 
 
+def lined_up(parts: tuple[Tensor, ...]) -> Tensor:
+    """Return a tensor at whose address parts of one shape lie one behind the other.
+
+    Those of a state that a step returned do.
+    """
+    first, size = parts[0].data_ptr(), parts[0].nbytes
+    if all([part.data_ptr() == first + i * size for i, part in enumerate(parts)]):
+        return parts[0]
+    return torch.stack(parts).detach()
+
+
 def joined(grads: tuple[Any, ...]) -> np.ndarray:
     """Return δ, (batch, states), from the gradients of the state's components.
 

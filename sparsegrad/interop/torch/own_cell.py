@@ -150,7 +150,7 @@ class SnApModule(Streams):
         step, told, starts = window.open(x.shape[0], sure, learnable)
         made = False
         try:
-            outcome = find_starts(values, values, window.last, told, starts)
+            outcome = find_starts(values, window.last[:0], window.last, told, starts)
             if outcome != FINE:
                 raise_fault(outcome, x.shape[0])
             fixed = {k: p.detach().requires_grad_() for k, p in self.module.named_parameters()}
