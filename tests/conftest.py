@@ -95,6 +95,26 @@ ABOVE_THE_KERNELS = [
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 CHECKED = os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0")
 collect_ignore = ABOVE_THE_KERNELS if INTERPRETED or CHECKED else []
+
+
+def pytest_collection_modifyitems(config, items):
+    """Interpreted or bounds-checked, leave out single precision, and what is marked as compiled.
+
+    No place in an array depends on its precision, nor on which thread comes to it; and long runs
+    come to the same lines again.
+    """
+    if not (INTERPRETED or CHECKED):
+        return
+
+    def again(item):
+        given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        single = any(isinstance(value, str) and value == "float32" for value in given)
+        return single or item.get_closest_marker("compiled") is not None
+
+    config.hook.pytest_deselected(items=[item for item in items if again(item)])
+    items[:] = [item for item in items if not again(item)]
+
+
 hypothesis.settings.register_profile(
     "sparsegrad",
     deadline=None,  # the first example of a kernel compiles it

@@ -6,7 +6,6 @@ import numpy as np
 import oracle
 import pytest
 from numba import njit
-from numba.core import config
 
 from sparsegrad import registry
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map
@@ -129,6 +128,7 @@ def test_rtrl_equals_bptt_on_a_relu_cell() -> None:
     assert_same(gradient(cell, RTRL(), xs, values)[1], gradient(cell, BPTT(), xs, values)[1])
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("cls", ALL)
 def test_rtrl_equals_bptt_in_float32(cls: type[Cell]) -> None:
     cell = a_cell(cls)
@@ -157,6 +157,7 @@ def test_snap_equals_rtrl_once_saturated(cls: type[Cell]) -> None:
         assert max(np.abs(short[name] - exact[name]).max() for name in exact) > 1e-9
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("cls", ALL)
 def test_snap_two_equals_rtrl_on_a_dense_net(cls: type[Cell]) -> None:
     cell = a_cell(cls, sparsity=0.0)
@@ -344,7 +345,7 @@ def test_the_first_n_steps_are_exact(cls: type[Cell], n: int) -> None:
         assert error < 1e-14 if last < n else error > 1e-9
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="takes minutes interpreted")
+@pytest.mark.compiled
 @pytest.mark.parametrize("cls", CELLS)
 def test_uoro_is_unbiased(cls: type[Cell]) -> None:
     draws, groups = 1000, 30

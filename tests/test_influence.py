@@ -205,6 +205,7 @@ def test_update_then_contract_has_the_bits_of_one_pass(dtype, rng):
         assert np.array_equal(one.panels, two.panels)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads_change_no_bit(dtype, monkeypatch, rng):
     monkeypatch.setattr(sparsegrad.influence.program, "_SHARE", 1)

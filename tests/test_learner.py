@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba.core import config
 
 from sparsegrad.cells import GRU, LSTM, RNN, Cell, CellKind, Map
 from sparsegrad.kernels.learning.steps import Steps
@@ -79,6 +78,7 @@ def test_a_run_equals_its_steps_one_by_one(method: Any, dtype: str) -> None:
     assert whole.steps == single.steps == 10
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_learning_lowers_the_loss(method: Any) -> None:
     noisy = method == UORO(1)
@@ -522,7 +522,7 @@ def test_given_readout_arrays_are_taken() -> None:
     assert parameters["readout.weight"].any()
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="takes minutes interpreted")
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("gain", "expected"), [(1.0, (0.92, 0.99, 1.0)), (2.0, (0.66, 0.85, 0.98))]
 )
@@ -566,7 +566,7 @@ def test_lstm_learns_with_a_hidden_readout() -> None:
     assert learner.gradient(xs, targets)[0] < 0.7 * first
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="interpreted, threads take minutes and turns")
+@pytest.mark.compiled
 @pytest.mark.parametrize("batch", [2, 4])  # one by one, side by side
 @pytest.mark.parametrize("method", [SnAp(1), SnAp(2), RTRL(), BPTT(3), RFLO(), UORO()], ids=str)
 def test_results_are_bitwise_the_same_for_any_number_of_threads(

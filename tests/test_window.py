@@ -197,6 +197,7 @@ def test_a_run_may_end_inside_a_window(method: Any, batch: int, dtype: str) -> N
         np.testing.assert_array_equal(array, two[name], err_msg=name)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     "method",
