@@ -74,6 +74,7 @@ ABOVE_THE_KERNELS = [
     "test_processors.py",
     "test_promises.py",
     "test_public_paths.py",
+    "test_ranks.py",
     "test_registry.py",
     "test_river.py",
     "test_site.py",

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.decorators import into_caller
+from .exchange import Exchange, gather_gradient
 from .panels import CONTRACT, UPDATE
 
 
@@ -24,6 +25,7 @@ class Store(NamedTuple):
     panels: NDArray[np.floating]  # (B, size)             J
     step_grad: NDArray[np.floating]  # (weights,)         scratch
     scratch: NDArray[np.floating]  # (threads, scratch size)  scratch
+    exchange: Exchange  # with the ranks that hold the other panels
 
 
 @into_caller
@@ -52,6 +54,7 @@ def update_store(
             s.scratch,
         )  # fmt: skip
     if scored:
+        gather_gradient(s.exchange, s.step_grad)
         for w in range(s.step_grad.size):
             grad[w] += s.step_grad[w]
 

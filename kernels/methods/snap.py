@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from ..cells.maps import Dynamics, Partials, dynamics_values, immediate_gathered
 from ..compiler.borrow import borrow
+from ..influence.exchange import seen_by_any
 from ..influence.store import Store, reset_stream, update_store
 from ..learning.steps import (
     FINE,
     GROWN,
+    WATCH,
     Chunk,
     Learner,
     Steps,
@@ -55,6 +57,8 @@ def run_snap(
         if t == chunk.pause:
             return t, FINE, 0
         b = grown_stream(streams, chunk.resets[t], store.panels)
+        if streams.steps[0] % WATCH == 0:
+            b = seen_by_any(store.exchange, b)
         if b >= 0:
             return t, GROWN, b
         fault, b = observe(update, learner, chunk, t, streams, steps, np.int64(0))

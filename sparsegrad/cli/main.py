@@ -21,8 +21,9 @@ from sparsegrad.cli.profile import add_profile
 from sparsegrad.cli.runs import add_runs
 from sparsegrad.cli.sample import add_sample
 from sparsegrad.cli.streams import close_streams, open_streams
-from sparsegrad.cli.train import add_train
+from sparsegrad.cli.train import add_train, train
 from sparsegrad.cli.warm import add_warm
+from sparsegrad.system.mpirun import ranks_told
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,17 +61,36 @@ def _run(argv: Sequence[str] | None) -> int:
         for name, value in vars(arguments).items():
             if value == []:  # of `--name=--`, which argparse takes for no value at all
                 parser.error(f"argument --{name.replace('_', '-')}: expected an argument")
+        if ranks_told()[1] > 1 and arguments.run is not train:
+            raise ValueError(
+                "mpirun must start `sparsegrad train`: start other commands without it"
+            )
         status = arguments.run(arguments)
         sys.stdout.flush()
     except (ValueError, MemoryError, OSError, ModuleNotFoundError) as error:
         if isinstance(error, BrokenPipeError):
             return 0  # nobody reads any more, as in `| head`
-        complain(words_of(error))
+        _fail(words_of(error))
         return FAILED
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
     return int(status)
+
+
+def _fail(line: str) -> None:
+    """Say what is wrong, of several ranks once, and leave none of them waiting for this one."""
+    rank, size = ranks_told()
+    if rank == 0:
+        complain(line)
+    if size > 1 and "mpi4py.MPI" in sys.modules:
+        from sparsegrad.system.ranks import started
+
+        ranks = started()
+        if ranks is not None and not ranks.all_leave():
+            if rank > 0:
+                complain(f"rank {rank}: {line}")
+            ranks.abort()
 
 
 def _parser() -> _Parser:

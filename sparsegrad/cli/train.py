@@ -12,6 +12,7 @@ from sparsegrad.cli.flags import add_command, add_flags, given_settings
 from sparsegrad.cli.messages import FAILED, complain, net, tell
 from sparsegrad.cli.pictures import drawn
 from sparsegrad.runs.settings import Settings
+from sparsegrad.system.mpirun import ranks_told
 
 if TYPE_CHECKING:
     from sparsegrad.tasks import Pipe
@@ -25,6 +26,7 @@ EXAMPLES = """examples:
   sparsegrad train chars --crop --steps 128 --update sequence --method bptt --seconds 600
   sparsegrad train stream --data sensors.npy --targets 2 --method snap:1
   sparsegrad train copy --config run.toml --seed 3
+  mpirun -n 4 sparsegrad train chars --units 4096 --sparsity 99.6% --method snap:2 --threads 1
   sparsegrad train chars --sparsity 75% --prune 95% --rewire rigl:0.1:1000 --out runs/living
 """
 
@@ -51,26 +53,27 @@ def add_train(commands: Any) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """Run `train`; return the exit status."""
-    given = given_settings(arguments)
-    from sparsegrad.runs.run import DIVERGED, Run, open_run
+    given, ranks = given_settings(arguments), _ranks(arguments)
+    from sparsegrad.runs.run import DIVERGED, Run
     from sparsegrad.runs.run import INTERRUPTED as STOPPED
     from sparsegrad.runs.stop import StopWish
     from sparsegrad.runs.watch import Watch
     from sparsegrad.tasks import Pipe
 
-    if arguments.out is not None:
-        settings, folder = open_run(given, arguments.out, arguments.resume)
-    elif arguments.resume:
-        raise ValueError("--resume must come with --out DIR, the folder of the run")
-    else:
-        settings, folder = Settings(**given), None
+    if ranks is not None and ranks.rank > 0:  # the first one speaks and writes for all
+        settings = ranks.first(None)
+        if isinstance(settings, Exception):
+            raise settings
+        with StopWish():
+            return FAILED if Run(settings, ranks=ranks).train()["status"] == DIVERGED else 0
+    settings, folder = _opened(given, arguments, ranks)
     if folder is not None and not folder.locked:
         complain(
             f"no lock in {folder.path}, as its file system has none: start no second run there"
         )
     arriving = settings.data == "-"  # standard output has the predictions then
     log = _event_log(arguments.tensorboard, folder)
-    run = Run(settings, folder, lambda settings: Watch(settings, quiet=arriving, log=log))
+    run = Run(settings, folder, lambda settings: Watch(settings, quiet=arriving, log=log), ranks)
     if isinstance(run.task, Pipe):
         run.task.say = _printer(run.task)
     left_out = getattr(run.task, "left_out", [])
@@ -103,6 +106,41 @@ def train(arguments: argparse.Namespace) -> int:
         names = sorted(path.name for path in folder.path.iterdir() if path.name[0] != ".")
         tell(f"wrote {folder.path}: {', '.join(names)}")
     return 0
+
+
+def _opened(given: dict[str, Any], arguments: argparse.Namespace, ranks: Any) -> tuple[Any, Any]:
+    """Return settings and folder of the run, and tell the other ranks, which wait for it."""
+    from sparsegrad.runs.run import open_run
+
+    told: Any = None
+    try:
+        if arguments.out is not None:
+            settings, folder = open_run(given, arguments.out, arguments.resume)
+        elif arguments.resume:
+            raise ValueError("--resume must come with --out DIR, the folder of the run")
+        else:
+            settings, folder = Settings(**given), None
+        told = settings
+    except Exception as error:
+        told = error
+        raise
+    finally:
+        if ranks is not None:
+            ranks.first(told)
+    return settings, folder
+
+
+def _ranks(arguments: argparse.Namespace) -> Any:
+    """Return the ranks that mpirun started, if it did, all of them with the same flags."""
+    if ranks_told()[1] == 0:
+        return None
+    from sparsegrad.system.ranks import started
+
+    ranks = started()
+    if ranks is not None:
+        given = {name: str(value) for name, value in vars(arguments).items() if name != "run"}
+        ranks.agree({f"flag --{name}": value for name, value in given.items()})
+    return ranks
 
 
 def _printer(task: "Pipe") -> Callable[[Sequence[str]], None]:

@@ -14,6 +14,7 @@ from sparsegrad.influence.program import Program, cut_work
 from sparsegrad.kernels.compiler.pointers import pointer_to
 from sparsegrad.kernels.influence.carry import carry_entries
 from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
+from sparsegrad.kernels.influence.exchange import Exchange
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
 from sparsegrad.kernels.influence.store import Store
 from sparsegrad.kernels.vectors.finite import all_finite
@@ -26,6 +27,9 @@ from sparsegrad.system.threads import parallel_turn, start_threads
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array
+
+ALONE = Exchange(*(np.empty(0, kind) for kind in (np.int64, np.int32, np.int32, np.int64)))
+"""Of an influence that no other rank has a part of."""
 
 
 def _work(dtype: np.dtype[Any]) -> tuple[Any, ...]:
@@ -338,6 +342,7 @@ class Influence(SetOnce):
             panels=self._panels,
             step_grad=np.zeros(self.pattern.shape[0], self.dtype),
             scratch=self._scratch,
+            exchange=ALONE,
         )
 
     def kernels(self) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegrad.influence.program import Program
+from sparsegrad.influence.program import Program, join_programs
 from sparsegrad.kernels.influence.lower import (
     OPEN_FIELDS,
     SOURCE_FIELDS,
@@ -67,6 +67,28 @@ def lower(pattern: ReachPattern) -> Program:
     if program is None:
         program = _programs[pattern] = _lower(pattern)
     return program
+
+
+def lower_in_parts(pattern: ReachPattern, parts: list[ReachPattern]) -> Program:
+    """Lower a pattern part by part, so that the panels of each depend on it alone; as `lower`.
+
+    Parameters
+    ----------
+    pattern : ReachPattern
+        What the parts are when joined.
+    parts : list of ReachPattern
+        Of its weights, one range after the other.
+    """
+    programs: list[Program] = []
+    weights = values = size = 0
+    for part in parts:
+        program = _lower(part)
+        programs.append(program.moved(weights, values, size))
+        weights += part.shape[0]
+        values += part.immediate_indices.size
+        size += program.size - SLACK
+    _programs[pattern] = join_programs(programs)
+    return _programs[pattern]
 
 
 class _Blocks(NamedTuple):

@@ -8,9 +8,15 @@ from numpy.typing import NDArray
 from sparsegrad.kernels.influence.panels import MOST_VECTORS
 from sparsegrad.kernels.influence.tables import (
     END_SEGMENT,
+    FIRST_COLUMN,
+    FIRST_ENTRY,
+    FIRST_MEMBER,
+    FIRST_REACHED,
     FIRST_RUN,
     FIRST_SEGMENT,
+    FIRST_VALUE,
     OFFSET,
+    OUTSIDE,
     OWN,
     PAIRS,
     ROWS,
@@ -68,6 +74,38 @@ class Program(NamedTuple):
         """Elements of scratch that one thread needs: the tallest panel and a row of zeros."""
         rows, vectors = self.panels[:-1, ROWS], self.panels[:-1, VECTORS]
         return int(((rows + 1) * vectors).max(initial=MOST_VECTORS)) * SLACK + SLACK
+
+    def moved(self, weights: int, values: int, size: int = 0) -> "Program":
+        """Return the program of the same panels behind so many weights, values of I and J's."""
+        panels, runs = self.panels.copy(), self.runs.copy()
+        panels[:, OFFSET] += size
+        runs[runs[:, FIRST_VALUE] != OUTSIDE, FIRST_VALUE] += values
+        runs[:, TARGET] += size
+        return self._replace(panels=panels, columns=self.columns + np.int32(weights), runs=runs)
+
+
+def join_programs(programs: list[Program]) -> Program:
+    """Return the program of all panels of several, whose columns and runs go on (`moved`)."""
+    count = {name: np.cumsum([0, *(len(getattr(one, name)) for one in programs)])
+             for name in ("segments", "entries", "reached", "columns", "runs")}  # fmt: skip
+    members = np.cumsum([0, *(len(one.members) - 1 for one in programs)])
+    tables, listed = [], []
+    for k, one in enumerate(programs):
+        panels, table = one.panels.copy(), one.members.copy()
+        panels[:, [FIRST_SEGMENT, END_SEGMENT]] += count["segments"][k]
+        panels[:, FIRST_ENTRY] += count["entries"][k]
+        panels[:, FIRST_MEMBER] += members[k]
+        panels[:, FIRST_RUN] += count["runs"][k]
+        table[:, FIRST_COLUMN] += count["columns"][k]
+        table[:, FIRST_REACHED] += count["reached"][k]
+        last = k == len(programs) - 1
+        tables.append(panels if last else panels[:-1])
+        listed.append(table if last else table[:-1])
+    return Program(
+        panels=np.concatenate(tables),
+        members=np.concatenate(listed),
+        **{name: np.concatenate([getattr(one, name) for one in programs]) for name in count},
+    )
 
 
 def scratch_runs(program: Program) -> NDArray[np.int64]:

@@ -18,13 +18,16 @@ from sparsegrad.learning.chunk import Slices, check_chunk, raise_fault, unscored
 from sparsegrad.learning.generation import generate
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
+from sparsegrad.learning.together import checked, require_alike
 from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
 from sparsegrad.methods.bptt import HistoryEngine, RollingEngine
+from sparsegrad.methods.snap import shared_engine
 from sparsegrad.registry import METHODS, listed
 from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.system.checks import flag, integer, numbers, plain, threads_wanted
 from sparsegrad.system.memory import aligned_zeros
 from sparsegrad.system.ownership import SetOnce, refuse_second
+from sparsegrad.system.ranks import Ranks
 from sparsegrad.system.schema import require_arrays
 from sparsegrad.system.threads import parallel_turn
 
@@ -52,6 +55,9 @@ class OnlineLearner(SetOnce):
         Steps whose gradients are added up for one update. Default 1; with ``BPTT`` its window.
     threads : int, optional
         At most so many threads; default Numba's number. Results are bitwise the same for any.
+    comm : mpi4py.MPI.Comm, optional
+        Ranks that share the influence of SnAp(n), n > 1, or RTRL: each keeps the panels of a part
+        of the weights. All of them make the same calls with the same data.
 
     Attributes
     ----------
@@ -88,6 +94,7 @@ class OnlineLearner(SetOnce):
         batch: int = 1,
         update_every: int | None = None,
         threads: int | None = None,
+        comm: Any = None,
     ) -> None:
         _require(cell, "cell", (Cell,), "a cell such as GRU(...)")
         _require(readout, "readout", (Linear, MLP), "Linear(...) or MLP(...)")
@@ -102,7 +109,13 @@ class OnlineLearner(SetOnce):
         self._threads = threads_wanted(threads)
         self._parameters = readout.parameters(cell.units, cell.dtype)
         self._memory = optimizer.memory(cell.weights.size + self._parameters.flat.size, cell.dtype)
-        self._engine = method.engine(cell, self.batch, self._threads)
+        self._ranks = None if comm is None else Ranks(comm)
+        if self._ranks is None:
+            self._engine = method.engine(cell, self.batch, self._threads)
+        else:
+            settings = readout.loss, method, optimizer, batch, every
+            require_alike(self._ranks, cell, self._parameters.flat, settings)
+            self._engine = shared_engine(method, cell, self.batch, self._threads, self._ranks)
         self._width = _width(self._engine)
         self._streams = self._new_streams(self._engine.layout)
         self._loop = self._new_loop(every, self._engine.layout)
@@ -221,9 +234,8 @@ class OnlineLearner(SetOnce):
         flag("outputs", outputs)
         refuse_second(self._turn, "learner")
         with self._turn:
-            chunk = check_chunk(
-                self.cell, self.readout, self.batch, xs, targets, weights, resets, outputs=outputs
-            )
+            given = self.cell, self.readout, self.batch, xs, targets, weights, resets
+            chunk = checked(self._ranks, lambda: check_chunk(*given, outputs=outputs))
             self._refuse_lost()
             self._last = chunk.losses, self.steps
             raise_fault(self._slices["run"].run(self._run_slice, chunk))
@@ -310,7 +322,8 @@ class OnlineLearner(SetOnce):
         """
         refuse_second(self._turn, "learner")
         with self._turn:
-            chunk = unscored(self.cell, self.readout, self.batch, xs, resets, True)
+            given = self.cell, self.readout, self.batch, xs, resets, True
+            chunk = checked(self._ranks, lambda: unscored(*given))
             self._refuse_lost()
             engine, streams = self._engine, self._streams
             loop, since = self._loop._replace(update_every=0), int(streams.since[0])
@@ -406,7 +419,8 @@ class OnlineLearner(SetOnce):
         """
         refuse_second(self._turn, "learner")
         with self._turn:
-            chunk = check_chunk(self.cell, self.readout, self.batch, xs, targets, weights, resets)
+            given = self.cell, self.readout, self.batch, xs, targets, weights, resets
+            chunk = checked(self._ranks, lambda: check_chunk(*given))
             learner, grads = self._new_loop(0, self._engine.layout), self._parameters.like()
             learner = learner._replace(
                 readout_grad=grads.arrays,
@@ -612,6 +626,11 @@ class OnlineLearner(SetOnce):
         RuntimeError
             If the learner is busy in another thread.
         """
+        if self._ranks is not None:
+            raise ValueError(
+                "rewire must have all of J in one process, got a learner over ranks: save it, load "
+                "it without comm, rewire and save that"
+            )
         refuse_second(self._turn, "learner")
         with self._turn:
             self._refuse_lost()
@@ -666,11 +685,39 @@ class OnlineLearner(SetOnce):
         refuse_second(self._turn, "learner")
         with self._turn:
             self._refuse_lost()
-            write_checkpoint(path, self.checkpoint())
+            self.write(path, self.checkpoint())
+
+    def write(self, path: str | Path, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint of this learner; of several ranks the first one writes for all.
+
+        Parameters
+        ----------
+        path : str or Path
+        checkpoint : Checkpoint
+
+        Raises
+        ------
+        FloatingPointError, OSError
+            As of :func:`sparsegrad.learning.checkpoint.write_checkpoint`; on every rank.
+        """
+        error = None
+        try:
+            if self._ranks is None or self._ranks.rank == 0:
+                write_checkpoint(path, checkpoint)
+        except (FloatingPointError, OSError, ModuleNotFoundError) as raised:
+            error = raised
+        if self._ranks is not None:
+            error = self._ranks.first(error)
+        if error is not None:
+            raise error
 
     @classmethod
     def load(
-        cls, path: str | Path, cell: Cell | None = None, threads: int | None = None
+        cls,
+        path: str | Path,
+        cell: Cell | None = None,
+        threads: int | None = None,
+        comm: Any = None,
     ) -> "OnlineLearner":
         """Read a learner that goes on bit for bit as the one that was saved would have.
 
@@ -682,6 +729,8 @@ class OnlineLearner(SetOnce):
             Needed for a cell of your own: one of the same structure, whose weights are replaced.
         threads : int, optional
             At most so many threads; default Numba's number.
+        comm : mpi4py.MPI.Comm, optional
+            Ranks that go on together, each of which reads the file; as many as you like.
 
         Raises
         ------
@@ -692,7 +741,7 @@ class OnlineLearner(SetOnce):
         """
         before = None if cell is None else cell.weights.copy()
         try:
-            return cls.from_checkpoint(read_checkpoint(path, cell), threads)
+            return cls.from_checkpoint(read_checkpoint(path, cell), threads, comm)
         except BaseException:
             if cell is not None:
                 cell.weights[:] = before
@@ -724,7 +773,9 @@ class OnlineLearner(SetOnce):
         )
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, threads: int | None = None) -> "OnlineLearner":
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, threads: int | None = None, comm: Any = None
+    ) -> "OnlineLearner":
         """Return a learner on the cell of a checkpoint that goes on from there.
 
         Parameters
@@ -732,6 +783,8 @@ class OnlineLearner(SetOnce):
         checkpoint : Checkpoint
         threads : int, optional
             At most so many threads; default Numba's number. It changes no bit.
+        comm : mpi4py.MPI.Comm, optional
+            Ranks that go on together; their number changes no bit.
 
         Raises
         ------
@@ -750,6 +803,7 @@ class OnlineLearner(SetOnce):
                 batch=checkpoint.batch,
                 update_every=None if _decides(method) else checkpoint.update_every,
                 threads=threads,
+                comm=comm,
             )
         except MemoryError as error:
             raise MemoryError(f"{checkpoint.source}: {error}") from None
@@ -788,6 +842,11 @@ class OnlineLearner(SetOnce):
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._ranks is not None:
+            raise TypeError(
+                "a learner must have all of J in one process to be copied or pickled, got one over "
+                "ranks: save it"
+            )
         refuse_second(self._turn, "learner")
         with self._turn:
             self._refuse_lost()

@@ -23,12 +23,14 @@ from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.snap import Jacobians, run_snap
 from sparsegrad.kernels.methods.window import WindowPanels, close_panels
 from sparsegrad.methods.engine import Engine, Layout, Outcome
+from sparsegrad.methods.sharing import Share
 from sparsegrad.methods.traces import TraceEngine, own_weights
 from sparsegrad.methods.window import Carried, check_window, goes_back, windowed
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.checks import integer
 from sparsegrad.system.memory import aligned_zeros
 from sparsegrad.system.quantities import parse_bytes, size
+from sparsegrad.system.ranks import Ranks
 from sparsegrad.system.threads import start_threads
 
 if TYPE_CHECKING:
@@ -127,11 +129,20 @@ class InfluenceEngine:
         Streams.
     threads : int, optional
         At most so many threads; default Numba's number.
+    share : Share, optional
+        Of which `pattern` is the part of this rank. Default: all of J is here.
     """
 
-    def __init__(self, cell: Cell, pattern: ReachPattern, batch: int, threads: int | None) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        pattern: ReachPattern,
+        batch: int,
+        threads: int | None,
+        share: Share | None = None,
+    ) -> None:
         self.cell, self.batch = cell, batch
-        self.pattern = pattern
+        self.pattern, self.share = pattern, share
         self.layout = Layout(cell, batch, False, True, threads)
         self.steps = self.layout.steps(cell, batch, 1)
         # The compiled loop holds the parallel kernel. Numba starts its threads when it compiles or
@@ -140,12 +151,14 @@ class InfluenceEngine:
         start_threads()
         self.influence = Influence(pattern, batch, cell.dtype, threads)
         self._threads = threads
+        values = pattern.immediate_indices.size if share is None else share.values
         self._jacobians = Jacobians(
             dynamics=dynamics_pattern(cell)[1],
             dynamics_data=np.zeros((batch, pattern.dynamics_indices.size), cell.dtype),
-            immediate_data=np.zeros((batch, pattern.immediate_indices.size), cell.dtype),
+            immediate_data=np.zeros((batch, values), cell.dtype),
         )
-        self._shared, self._store = self.influence.kernels()[1], self.influence.store()
+        self._shared = self.influence.kernels()[1]
+        self._store = self.influence.store() if share is None else share.store(self.influence)
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
@@ -193,12 +206,15 @@ class InfluenceEngine:
 
     def fresh(self) -> "InfluenceEngine":
         """Return an engine for the same cell at the start of its sequences."""
-        return InfluenceEngine(self.cell, self.pattern, self.influence.batch, self._threads)
+        kept = self.cell, self.pattern, self.influence.batch, self._threads
+        return InfluenceEngine(*kept, self.share)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return J of each stream, weight by weight on the pattern."""
-        influence = self.influence
-        return {f"influence.{b}": influence.to_scipy(b).data for b in range(influence.batch)}
+        influence, share = self.influence, self.share
+        parts = (influence.to_scipy(b).data for b in range(influence.batch))
+        entries = parts if share is None else map(share.whole, parts)
+        return {f"influence.{b}": one for b, one in enumerate(entries)}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Take back what :meth:`state` returned."""
@@ -206,7 +222,9 @@ class InfluenceEngine:
 
         pattern = self.pattern
         for b in range(self.influence.batch):
-            kept = (state[f"influence.{b}"], pattern.indices, pattern.indptr)
+            entries = state[f"influence.{b}"]
+            own = entries if self.share is None else self.share.own(entries)
+            kept = (own, pattern.indices, pattern.indptr)
             self.influence.from_scipy(csc_array(kept, pattern.shape[::-1]), b)
 
     def carry(self, before: "InfluenceEngine", origin: NDArray[np.int64]) -> None:
@@ -222,6 +240,31 @@ class InfluenceEngine:
         values = self._jacobians.dynamics_data[b]
         kept = (values, pattern.dynamics_indices, pattern.dynamics_indptr)
         return csr_array(kept, (states, states))
+
+
+def shareable(method: Any) -> bool:
+    """Whether ranks can share a method's influence: one on a pattern, step by step."""
+    within = getattr(method, "window", None) or getattr(method, "memory", None)
+    return isinstance(method, SnAp | RTRL) and getattr(method, "n", 2) > 1 and not within
+
+
+def shared_engine(
+    method: Any, cell: Cell, batch: int, threads: int | None, ranks: Ranks
+) -> InfluenceEngine:
+    """Prepare a method of which each rank keeps a part of the influence.
+
+    Raises
+    ------
+    ValueError
+        If the method keeps no influence on a pattern, or takes it through windows or a budget.
+    """
+    if not shareable(method):
+        raise ValueError(
+            f"method must be SnAp(n) from n = 2 on or RTRL(), without window and memory, to be "
+            f"shared by ranks, got {method!r}: leave comm out, one process does the others"
+        )
+    share = Share(cell, getattr(method, "n", None), ranks)
+    return InfluenceEngine(cell, share.pattern, batch, threads, share)
 
 
 def influence_engine(cell: Cell, n: int | None, batch: int, threads: int | None) -> InfluenceEngine:

@@ -11,12 +11,15 @@ import numpy as np
 
 from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.learner import OnlineLearner
+from sparsegrad.methods.snap import shareable
+from sparsegrad.registry import parse_method
 from sparsegrad.runs.folder import MARK, REPORT, Folder, Metrics
 from sparsegrad.runs.masks import density
 from sparsegrad.runs.predictions import Predictions
 from sparsegrad.runs.settings import CHANGEABLE, MOVABLE, Settings, completed
 from sparsegrad.runs.stop import StopWish
 from sparsegrad.runs.watch import Watch
+from sparsegrad.system.ranks import Ranks
 from sparsegrad.system.schema import anything, number, record, refuse, whole
 from sparsegrad.tasks import Pipe, Sequences, Stream, Task
 
@@ -60,6 +63,8 @@ class Run:
         Where config, metrics and checkpoints go; without it nothing is kept.
     watch : callable, optional
         Makes what shows the run from its settings. Default: nothing is shown.
+    ranks : Ranks, optional
+        Processes that run it together; the first one alone has a folder and a watch.
     """
 
     def __init__(
@@ -67,10 +72,18 @@ class Run:
         settings: Settings,
         folder: Folder | None = None,
         watch: Callable[[Settings], Watch] = lambda settings: Watch(settings, quiet=True),
+        ranks: Ranks | None = None,
     ) -> None:
         self.task: Task = settings.make_task()
         self.settings = settings = settings.resolved(self.task)
-        self.folder = folder
+        if (
+            ranks is not None
+            and ranks.size == 1
+            and not shareable(parse_method(settings.method, 0))
+        ):
+            ranks = None  # alone, any method goes
+        self.folder, self._ranks = folder, ranks
+        comm = None if ranks is None else ranks.comm
         self.progress = Progress()
         self.last: dict[str, Any] = {}  # the last report
         self._metrics: Metrics | None = None
@@ -80,15 +93,19 @@ class Run:
         self._watch = watch(settings)
         self._pruning, self._rewiring = settings.make_schedules()
         self._sequence = settings.update == "sequence" and not settings.method.startswith("bptt")
-        if folder is not None and folder.checkpoint.exists():
-            self._go_on(folder)
+        saved = folder.checkpoint if folder is not None and folder.checkpoint.exists() else None
+        if ranks is not None:
+            self._refuse_alone()
+            saved = ranks.first(saved)
+        if saved is not None:
+            self._go_on(saved, comm)
         elif folder is not None and folder.read("checkpoint.json") is not None:
             raise ValueError(
                 f"{folder.path} must hold the {folder.checkpoint.name} that its checkpoint.json "
                 "tells of, got none: restore it, or begin anew in another folder"
             )
         else:
-            self.learner: OnlineLearner = settings.make_learner(self.task)
+            self.learner: OnlineLearner = settings.make_learner(self.task, comm)
         if folder is not None:
             # the budget, or the place of a file, may be another one from here on
             progress = self.progress
@@ -123,7 +140,7 @@ class Run:
         self._from, self._saved = self.progress.tokens, time.monotonic()
         with StopWish() as stop, self._watch as watch:
             try:
-                while not (self._spent() or stop.asked or self._ended()):
+                while not self._decided(self._spent() or stop.asked or self._ended()):
                     self._learn(self._draw())
                     if not compiled:  # not learning: neither clock nor speed counts the first draw
                         self._began, self._from = time.monotonic(), self.progress.tokens
@@ -131,7 +148,7 @@ class Run:
                     self._clock()
                     if self._due():
                         self._report()
-                    if time.monotonic() - self._saved >= self.settings.save:
+                    if self._decided(time.monotonic() - self._saved >= self.settings.save):
                         self._save()
                     watch.advance(self.progress.tokens, self.progress.seconds, self._rate())
                 self._save()
@@ -144,6 +161,25 @@ class Run:
         if stop.number is not None:  # a loop over seeds must end, not go on with the next one
             signal.raise_signal(stop.number)
         return summary
+
+    def _decided(self, what: bool) -> bool:
+        """Return what the first rank decides, whose clock and signals are those of the run."""
+        return what if self._ranks is None else bool(self._ranks.first(what))
+
+    def _refuse_alone(self) -> None:
+        """Refuse what one process can do alone.
+
+        Raises
+        ------
+        ValueError
+            If lines come on standard input, or masks change.
+        """
+        if isinstance(self.task, Pipe):
+            raise ValueError("--data must be a file that every rank can read, got -")
+        if self._pruning is not None or self._rewiring is not None:
+            raise ValueError(
+                "--prune and --rewire must have all of J in one process, got several ranks"
+            )
 
     def _ended(self) -> bool:
         return isinstance(self.task, Pipe) and self.task.ended
@@ -215,7 +251,7 @@ class Run:
 
     def _save(self) -> None:
         """Write a checkpoint that knows how many bytes of the metrics are its own."""
-        if self.folder is None or self._metrics is None:
+        if self.folder is None and self._ranks is None:
             return
         extra = {
             "settings": _fixed(self.settings),
@@ -223,12 +259,16 @@ class Run:
             "progress": asdict(self.progress),
             "last": self.last,
         }
+        checkpoint = self.learner.checkpoint(extra)  # every rank adds its part of J
+        self._saved = time.monotonic()
+        if self.folder is None or self._metrics is None:
+            return
         try:
             self.folder.check()
             self._metrics.sync()
             if self._predictions is not None:
                 self._predictions.sync()
-            write_checkpoint(self.folder.checkpoint, self.learner.checkpoint(extra))
+            write_checkpoint(self.folder.checkpoint, checkpoint)
             self.folder.write("checkpoint.json", extra)
         except OSError as error:
             raise OSError(
@@ -237,15 +277,13 @@ class Run:
             ) from error
         self._saved = time.monotonic()
 
-    def _go_on(self, folder: Folder) -> None:
-        saved, where = read_checkpoint(folder.checkpoint), f"{folder.checkpoint}: extra"
+    def _go_on(self, path: Path, comm: Any) -> None:
+        saved, where = read_checkpoint(path), f"{path}: extra"
         extra = _EXTRA(where, _with_predictions(saved.extra))
         stored = extra["settings"]
         if type(stored) is not dict or completed(stored) != _fixed(self.settings):
-            raise ValueError(
-                f"{folder.checkpoint} must be of the run in config.json beside it, got another's"
-            )
-        self.learner = OnlineLearner.from_checkpoint(saved, self.settings.threads or None)
+            raise ValueError(f"{path} must be of the run in config.json beside it, got another's")
+        self.learner = OnlineLearner.from_checkpoint(saved, self.settings.threads or None, comm)
         self.task.go_to(extra["task"], f"{where}.task")
         self.progress = progress = Progress(**extra["progress"])
         if progress.reported > progress.tokens:

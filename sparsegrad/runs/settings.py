@@ -257,8 +257,8 @@ class Settings:
             self.horizon, self.scale, self.missing, self.decimal,
         )  # fmt: skip
 
-    def make_learner(self, task: "Task") -> "OnlineLearner":
-        """Return the learner at its beginning."""
+    def make_learner(self, task: "Task", comm: Any = None) -> "OnlineLearner":
+        """Return the learner at its beginning; `comm` as of `OnlineLearner`."""
         from sparsegrad.learning.learner import OnlineLearner
         from sparsegrad.learning.readout import MLP, Linear
 
@@ -274,6 +274,7 @@ class Settings:
             OPTIMIZERS[self.optimizer].load()(self.rate, clip=self.clip or None),
             self.batch or 1,
             threads=self.threads or None,
+            comm=comm,
         )
 
     def make_schedules(self) -> "tuple[Pruning | None, Rewiring | None]":

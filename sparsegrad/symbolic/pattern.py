@@ -325,6 +325,63 @@ class ReachPattern:
         return price(self.nnz, multiply_adds, batch, dtype)
 
 
+def part_of(pattern: ReachPattern, first: int, last: int) -> ReachPattern:
+    """Return the pattern of weights `first` to `last` - 1 alone.
+
+    It is the same whatever else the pattern has: supernodes are numbered as they first appear.
+    """
+    _, at, inverse = np.unique(
+        pattern.supernode[first:last], return_index=True, return_inverse=True
+    )
+    order = np.argsort(at)
+    rank = np.empty(order.size, np.int32)
+    rank[order] = np.arange(order.size, dtype=np.int32)
+    lead = pattern.supernode[first + at[order]]
+    begin, size = pattern.reach_indptr[lead], np.diff(pattern.reach_indptr)[lead]
+    indptr = np.concatenate([[0], np.cumsum(size)])
+    place = np.arange(indptr[-1]) + np.repeat(begin - indptr[:-1], size)
+    written = pattern.immediate_indptr[first : last + 1]
+    supernode = rank[inverse]
+    return ReachPattern(
+        dynamics_indptr=pattern.dynamics_indptr,
+        dynamics_indices=pattern.dynamics_indices,
+        immediate_indptr=sealed(written - written[0]),
+        immediate_indices=sealed(pattern.immediate_indices[written[0] : written[-1]].copy()),
+        supernode=sealed(supernode),
+        reach_indptr=sealed(indptr),
+        reach_indices=sealed(pattern.reach_indices[place]),
+        n=pattern.n,
+        saturated=pattern.saturated,
+        entries_by_n=(int(np.dot(np.bincount(supernode, minlength=size.size), size)),),
+    )
+
+
+def joined(parts: list[ReachPattern]) -> ReachPattern:
+    """Return the pattern of the weights of several, one after the other, on the same D.
+
+    Supernodes of two parts stay two, also where their reaches are equal.
+    """
+
+    def indptr(name: str) -> NDArray[np.int64]:
+        sizes = [np.diff(getattr(part, name)) for part in parts]
+        return sealed(np.concatenate([[0], np.cumsum(np.concatenate(sizes))]))
+
+    before = np.cumsum([0, *(part.reach_indptr.size - 1 for part in parts)])
+    supernodes = [part.supernode + shift for part, shift in zip(parts, before, strict=False)]
+    return ReachPattern(
+        dynamics_indptr=parts[0].dynamics_indptr,
+        dynamics_indices=parts[0].dynamics_indices,
+        immediate_indptr=indptr("immediate_indptr"),
+        immediate_indices=sealed(np.concatenate([part.immediate_indices for part in parts])),
+        supernode=sealed(np.concatenate(supernodes).astype(np.int32)),
+        reach_indptr=indptr("reach_indptr"),
+        reach_indices=sealed(np.concatenate([part.reach_indices for part in parts])),
+        n=max(part.n for part in parts),
+        saturated=all(part.saturated for part in parts),
+        entries_by_n=(sum(part.nnz for part in parts),),
+    )
+
+
 def reach(
     dynamics: ArrayLike,
     immediate: ArrayLike,
