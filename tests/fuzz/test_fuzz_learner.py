@@ -45,9 +45,16 @@ def cell_of(rng: np.random.Generator) -> Cell:
 
 
 def kept_of(kind: str, masks: dict[str, np.ndarray], n: int | None) -> np.ndarray:
-    """The reach of every weight, from Jacobians at a point where nothing is 0 by chance."""
+    """The reach of every weight, from Jacobians at a point where nothing is 0 by chance.
+
+    A GRU's candidate that nothing feeds is 0 at every step, and its reset gate without effect: the
+    pattern is of what is connected, whatever the values, so that here every sum has a bias.
+    """
     rng = np.random.default_rng(5)
-    p = {name: rng.standard_normal(mask.shape) * mask for name, mask in masks.items()}
+    p = {
+        name: rng.standard_normal(mask.shape) * (mask | name.startswith("bias"))
+        for name, mask in masks.items()
+    }
     units = p["weight_hh"].shape[1]
     state = rng.standard_normal((2 if kind == "LSTM" else 1, units))
     x = rng.standard_normal(p["weight_ih"].shape[1])
