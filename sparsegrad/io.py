@@ -8,6 +8,7 @@ import csv
 import gzip
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sparsegrad.system.checks import flag, float_type
+from sparsegrad.system.reading import parse_parquet, read_plain
 
 Column = str | int
 
@@ -89,8 +91,8 @@ def read_edges(
     Raises
     ------
     ValueError
-        If a column is not there, a row is short, a name is empty or unknown, a weight no finite
-        number, or an edge comes twice.
+        If it is no plain file, a column is not there, a row is short, a name is empty or unknown,
+        a weight no finite number, or an edge comes twice.
     TypeError
         If columns are given by name and by number together.
     ModuleNotFoundError
@@ -133,7 +135,7 @@ def read_npz(path: str | Path, *, transpose: bool = False, add_up: bool = False)
     from scipy.sparse import load_npz
 
     try:
-        matrix = load_npz(path).tocoo()
+        matrix = load_npz(BytesIO(read_plain(Path(path), largest=None))).tocoo()
     except (ValueError, KeyError, BadZipFile, EOFError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{path} must be a matrix written by scipy's save_npz: {text}") from None
@@ -195,8 +197,9 @@ def _text_rows(
     path: Path, columns: Sequence[Column], delimiter: str
 ) -> Iterator[tuple[str, list[str]]]:
     """Give where each row is, and the cells of the columns wanted."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+    raw: Any = BytesIO(read_plain(path, largest=None))
+    raw = gzip.open(raw) if path.suffix == ".gz" else raw
+    with TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
         try:
             rows = csv.reader(file, delimiter=delimiter, strict=True)
             named = isinstance(columns[0], str)
@@ -217,18 +220,7 @@ def _text_rows(
 
 def _parquet_rows(path: Path, columns: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
     """Give where each row is, and the cells of the columns wanted, as text."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ModuleNotFoundError(
-            f"{path} is Parquet, which needs pyarrow: pip install 'sparsegrad-rtrl[tables]'",
-            name="pyarrow",
-        ) from None
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} must be Parquet: {' '.join(str(error).split())}") from None
+    table = parse_parquet(str(path), read_plain(path, largest=None))
     cells = [
         table.column(place).to_pylist() for place in _places(path, columns, table.column_names)
     ]

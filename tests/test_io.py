@@ -5,6 +5,7 @@ hub, a kind of synapse in a column of words.
 """
 
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -178,3 +179,13 @@ def test_other_files_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="got 1 to 0 2 times"):
         read_npz(tmp_path / "net.npz")
     assert isinstance(read_npz(tmp_path / "net.npz", add_up=True), Net)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are made otherwise here")
+@pytest.mark.parametrize("name", ["net.csv", "net.csv.gz", "net.parquet", "net.npz"])
+def test_nobody_waits_for_a_pipe(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "folder" / name).mkdir(parents=True)
+    for path in (tmp_path / name, tmp_path / "folder" / name):
+        with pytest.raises(ValueError, match="must be a file, got a folder, a pipe or a device"):
+            read_npz(path) if path.suffix == ".npz" else by_name(path)

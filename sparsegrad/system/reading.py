@@ -1,4 +1,4 @@
-"""Files that are read whole: plain ones, of a size that can be meant, and JSON in them.
+"""Files that are read whole: plain ones, of a size that can be meant; JSON and Parquet in them.
 
 A pipe would wait for its writer, `/dev/zero` has no end, and a folder is no file: all are refused
 before anything is read.
@@ -60,6 +60,30 @@ def read_plain(path: Path, largest: int | None = LARGEST) -> bytes:
             raise ValueError(f"{path} must have at most {largest} bytes, got {size}")
         require_memory(size, str(path))
         return file.read()
+
+
+def parse_parquet(where: str, content: bytes) -> Any:
+    """Return the ``pyarrow.Table`` in a Parquet file.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If pyarrow is not installed.
+    ValueError
+        If it is no Parquet.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ModuleNotFoundError(
+            f"{where} is Parquet, which needs pyarrow: pip install 'sparsegrad-rtrl[tables]'",
+            name="pyarrow",
+        ) from None
+    try:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{where} must be Parquet: {' '.join(str(error).split())}") from None
 
 
 def parse_json(where: str, text: str | bytes) -> Any:

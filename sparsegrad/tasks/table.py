@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.system.memory import require_memory
+from sparsegrad.system.reading import parse_parquet
 from sparsegrad.tasks import parsing
 from sparsegrad.tasks.dates import encoded
 from sparsegrad.tasks.source import Source
@@ -331,28 +332,19 @@ class _Column:
 
 
 def _parquet(path: Path) -> Table:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ModuleNotFoundError(
-            f"{path} is Parquet, which needs pyarrow: pip install 'sparsegrad-rtrl[tables]'",
-            name="pyarrow",
-        ) from None
     source = Source(path)
     require_memory(10 * source.size, f"the rows of {path}")
     content = source.read(0, source.size)
-    try:
-        read = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} must be Parquet: {' '.join(str(error).split())}") from None
+    read = parse_parquet(str(path), content)
     if not read.num_rows or not read.num_columns:
         raise ValueError(f"{path} must hold rows of numbers, got none")
-    columns = [_arrow_column(pa, column) for column in read.columns]
+    columns = [_arrow_column(column) for column in read.columns]
     return Loaded(path, zlib.crc32(content), tuple(read.column_names), columns)
 
 
-def _arrow_column(pa: Any, column: Any) -> NDArray[np.float64] | list[str]:
+def _arrow_column(column: Any) -> NDArray[np.float64] | list[str]:
+    import pyarrow as pa
+
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
