@@ -28,7 +28,8 @@ from sparsegrad.system.threads import parallel_turn, start_threads
 if TYPE_CHECKING:
     from scipy.sparse import csc_array
 
-ALONE = Exchange(*(np.empty(0, kind) for kind in (np.int64, np.int32, np.int32, np.int64)))
+_NOBODY = np.empty(0, np.int64), np.empty(0, np.int32)
+ALONE = Exchange(_NOBODY[0], _NOBODY[1], _NOBODY[1], _NOBODY[0])
 """Of an influence that no other rank has a part of."""
 
 

@@ -69,5 +69,5 @@ def checked(ranks: Ranks | None, check: Callable[[], Chunk]) -> Chunk:
 def _checksum(*arrays: NDArray[Any]) -> str:
     total = 0
     for array in arrays:
-        total = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1), total)
+        total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, total)
     return f"{total:08x}"
