@@ -75,6 +75,7 @@ ABOVE_THE_KERNELS = [
     "test_promises.py",
     "test_public_paths.py",
     "test_ranks.py",
+    "test_published.py",
     "test_registry.py",
     "test_river.py",
     "test_site.py",

@@ -1,0 +1,1 @@
+"""Tables that others published, made again with this engine: one file per table."""
