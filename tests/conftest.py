@@ -64,6 +64,7 @@ ABOVE_THE_KERNELS = [
     "test_jax.py",
     "test_jax_window.py",
     "test_listing.py",
+    "test_losses.py",
     "test_masks.py",
     "test_memory.py",
     "test_onnx.py",

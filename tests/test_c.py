@@ -13,10 +13,10 @@ import pytest
 
 import sparsegrad
 from sparsegrad.interop.c import CProgram, Struct, _compiled, functions, header
-from sparsegrad.kernels.interop.c_api import c_contract, c_update, c_update_and_contract
+from sparsegrad.kernels.interop.c_api import c_contract, c_step, c_update, c_update_and_contract
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-FUNCTIONS = (c_update, c_contract, c_update_and_contract)
+FUNCTIONS = (c_update, c_contract, c_update_and_contract, c_step)
 compiled = pytest.mark.skipif(
     bool(numba.config.DISABLE_JIT), reason="there are no C functions when interpreted"
 )
@@ -55,6 +55,7 @@ def test_the_headers_arguments_are_ours(function):
 def test_the_compiled_signature_is_the_headers(dtype):
     text = header_text().replace("\\\n", " ")
     words = {"const sparsegrad_program *": "int64*", "int64_t ": "int64"}
+    words["const sparsegrad_cell *"] = "int64*"
     for function, made in zip(FUNCTIONS, _compiled(dtype), strict=True):
         name = function.__name__.removeprefix("c_")
         arguments = re.search(rf"\(\*NAME##_{name}\)\((.*?)\);", text, re.S)[1]

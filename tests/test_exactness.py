@@ -83,6 +83,10 @@ def torch_gradient(
             part = torch.nn.functional.cross_entropy(y, target, reduction="sum")
         elif loss == "squared_error":
             part = 0.5 * ((y - target) ** 2).sum()
+        elif loss == "huber":
+            part = torch.nn.functional.huber_loss(y, target, reduction="sum")
+        elif loss == "poisson":
+            part = torch.nn.functional.poisson_nll_loss(y, target, reduction="sum")
         else:
             part = torch.nn.functional.binary_cross_entropy_with_logits(y, target, reduction="sum")
         total = total + part / x.shape[0]
@@ -106,12 +110,16 @@ def test_rtrl_equals_bptt_equals_torch(cls: type[Cell], gate_masks: str) -> None
         np.testing.assert_allclose(found, loss, rtol=1e-12)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error", "binary_cross_entropy"])
+@pytest.mark.parametrize(
+    "loss", ["cross_entropy", "squared_error", "binary_cross_entropy", "huber", "poisson"]
+)
 @pytest.mark.parametrize("hidden", [0, 7])
 def test_readouts_equal_torch(loss: str, hidden: int) -> None:
     cell = a_cell(GRU)
     xs, classes, values = data()
-    targets = {"cross_entropy": classes, "squared_error": values}.get(loss, (values > 0) * 1.0)
+    targets = (values > 0) * 1.0
+    if loss in ("squared_error", "huber", "cross_entropy"):
+        targets = classes if loss == "cross_entropy" else values
     readout: Any = MLP(hidden, OUTPUTS, loss, seed=2) if hidden else Linear(OUTPUTS, loss, seed=2)
     dense = readout.parameters(UNITS, np.dtype("float64")).to_dense()
     expected_loss, expected = torch_gradient(cell, dense, xs, targets, loss)

@@ -1,15 +1,17 @@
 """Cells that PyTorch and JAX have no built-in code for: registered ones, and kinds of one's own."""
 
 import copy
+import ctypes
 import pickle
 
 import numba
 import numpy as np
 import pytest
 
-from sparsegrad import RTRL, SGD, Cell, CellKind, Linear, Map, OnlineLearner, SnAp
+from sparsegrad import ALIF, GRU, RTRL, SGD, Cell, CellKind, Linear, Map, OnlineLearner, SnAp
 from sparsegrad.cells.functions import sigmoid, tanh
 from sparsegrad.interop.addresses import require_cell, update_word
+from sparsegrad.interop.c import CCell, functions
 from sparsegrad.kernels.interop.updates import BUILT_IN
 from sparsegrad.registry import CELLS
 
@@ -120,6 +122,37 @@ def test_a_step_in_jax_has_the_learners_gradient(kind):
         same({k: np.asarray(v) for k, v in total.items()}, expected_of(cell, SnAp(1)))
         with pytest.raises(RuntimeError, match=f"RNN, GRU or LSTM, got a {kind.__name__}, whose"):
             step.custom_calls  # noqa: B018 - raises
+
+
+@pytest.mark.parametrize("kind", [ALIF, GRU, Derived, Written], ids=lambda kind: kind.__name__)
+def test_a_step_in_c_has_the_learners_gradient(kind):
+    cell, (xs, targets, weight) = a_cell(kind), data()
+    ours = CCell(cell, n=1)
+    program, states = ours.program.struct, (BATCH, cell.kind.components, UNITS)
+    state, new, delta = np.zeros(states), np.zeros(states), np.zeros(states)
+    D, immediate, influence = (
+        np.zeros((BATCH, size))
+        for size in (program.dynamics_nnz, program.immediate_nnz, program.influence_size)
+    )
+    grad, scratch, work = map(np.zeros, (cell.weights.size, program.scratch_size, ours.work_size))
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    found = functions("float64")
+    step = ctypes.CFUNCTYPE(None, pointer, pointer, count, *[pointer] * 7)(found.step)
+    both = ctypes.CFUNCTYPE(None, pointer, count, *[pointer] * 6)(found.update_and_contract)
+    total = np.zeros_like(grad)
+    for x, target in zip(xs, targets, strict=True):
+        arrays = cell.weights, np.ascontiguousarray(x), state, new, D, immediate, work
+        about = ctypes.addressof(program), ctypes.addressof(ours.struct)
+        step(*about, BATCH, *[array.ctypes.data for array in arrays])
+        logits = np.exp(new[:, 0] @ weight.T)
+        wrong = logits / logits.sum(1, keepdims=True) - np.eye(OUTPUTS)[target]
+        delta[:, 0] = wrong @ weight / BATCH
+        arrays = D, immediate, delta, influence, grad, scratch
+        both(about[0], BATCH, *[array.ctypes.data for array in arrays])
+        total += grad
+        state[:] = new
+    dense, masks = cell.dense_of(total), cell.masks()
+    same({name: dense[name][masks[name]] for name in masks}, expected_of(cell, SnAp(1)))
 
 
 def by_autograd(torch, cell):

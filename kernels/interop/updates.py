@@ -4,35 +4,14 @@ A pointer to a function costs 25 µs to pass in a call from Python, and a comput
 exports may hold no address: the built-in updates are known by their place.
 """
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
 from ..cells.elementwise import gru, lstm, rnn_relu, rnn_tanh
+from ..compiler.pointers import call_at
 
 BUILT_IN = (rnn_tanh, rnn_relu, gru, lstm)
-
-
-@intrinsic
-def _call_at(
-    typingctx: Any, address: Any, state: Any, pre: Any, new_state: Any, d_state: Any, d_pre: Any
-) -> Any:
-    """Call the function that `CellKind.compiled` points at, as Numba calls it by its pointer."""
-    arrays = state, pre, new_state, d_state, d_pre
-    if any(array.layout != "C" for array in arrays):
-        return None
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        given = [context.get_value_type(kind) for kind in arrays]
-        function = ir.FunctionType(context.get_value_type(types.void), given)
-        builder.call(builder.inttoptr(args[0], function.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, *arrays), codegen
 
 
 @njit(cache=True, nogil=True)
@@ -54,4 +33,4 @@ def elementwise(
     elif update == 3:
         lstm(state, pre, new_state, d_state, d_pre)
     else:
-        _call_at(update, state, pre, new_state, d_state, d_pre)  # type: ignore[call-arg]
+        call_at(update, (state, pre, new_state, d_state, d_pre))

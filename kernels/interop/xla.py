@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from ..cells.maps import Maps, apply_maps, dynamics_values, immediate_values
+from ..cells.maps import Maps
 from ..influence.panels import panels_contract, panels_update
 from ..vectors.finite import all_finite
 from .addresses import (
@@ -24,7 +24,6 @@ from .addresses import (
     CELL_INPUTS,
     CELL_MAPS,
     CELL_UNITS,
-    CELL_UPDATE,
     CELL_WORDS,
     DYNAMICS_NNZ,
     IMMEDIATE_NNZ,
@@ -37,8 +36,8 @@ from .addresses import (
     program_at,
     real_at,
 )
+from .cell_step import cell_step
 from .embed import add_in_order, input_gradient
-from .updates import elementwise
 
 BLOCK_WORDS = WORDS + CELL_WORDS
 EXTENSION, API, ARGUMENTS, RESULTS = 1, 2, 9, 14
@@ -122,8 +121,8 @@ def _step(frame: int, like: Any) -> int:
     base = _argument(frame, 0)
     words = carray(int64_at(base), (BLOCK_WORDS,))
     cell = words[WORDS:]
-    indptr, recurrent_end, indices, partials, dynamics, order = cell_at(cell, base)
-    units, inputs, update = cell[CELL_UNITS], cell[CELL_INPUTS], cell[CELL_UPDATE]
+    order = cell_at(cell, base)[5]
+    units, inputs = cell[CELL_UNITS], cell[CELL_INPUTS]
     count, n_maps = cell[CELL_COMPONENTS], cell[CELL_MAPS]
     batch, size = _batch(frame, 2), words[INFLUENCE_SIZE]
     given = carray(real_at(_argument(frame, 1), like), (words[WEIGHTS],))
@@ -142,18 +141,7 @@ def _step(frame: int, like: Any) -> int:
     d_state = carray(real_at(_result(frame, 9), like), (count, count, units))
     for i in range(order.size):
         weights[order[i]] = given[i]
-    maps = Maps(indptr, recurrent_end, indices, weights)
-    d_state[:] = 0
-    for b in range(batch):
-        for i in range(units):
-            sources[i] = state[b, 0, i]
-        for i in range(inputs):
-            sources[units + i] = x[b, i]
-        sources[units + inputs] = 1
-        apply_maps(maps, sources, pre)
-        elementwise(update, state[b], pre, new_state[b], d_state, d_pre[b])
-        dynamics_values(dynamics, weights, d_state, d_pre[b], D[b])
-        immediate_values(maps, partials, sources, d_pre[b], immediate[b])
+    cell_step(cell, base, weights, x, state, new_state, d_pre, D, immediate, sources, pre, d_state)
     if _argument(frame, 4) != _result(frame, 1):  # XLA was asked for one buffer; it may have two
         flat = influence.reshape(batch * size)
         for i in range(flat.size):

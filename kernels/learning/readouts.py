@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..compiler.decorators import into_caller
+from ..compiler.pointers import float64_at
 from ..vectors.arithmetic import add_product, add_products, fill, total
 from ..vectors.simd import (
     fma,
@@ -27,6 +28,8 @@ from ..vectors.simd import (
 SQUARED_ERROR = 0
 CROSS_ENTROPY = 1
 BINARY_CROSS_ENTROPY = 2
+HUBER = 3
+POISSON = 4
 
 
 class Readout(NamedTuple):
@@ -186,7 +189,7 @@ def softmax(
 
 @njit(cache=True, nogil=True)
 def loss_and_error(
-    loss: int,
+    loss: int,  # one of those above, or the address of a function (y -> ∂L/∂y, target) -> L
     target_class: int,
     target_values: NDArray[np.floating],  # (outputs,) or (0,)  in
     y: NDArray[np.floating],  # (outputs,)                      in/out  y -> ∂L/∂y
@@ -204,11 +207,23 @@ def loss_and_error(
         for o in range(n):
             y[o] -= target_values[o]
             total += 0.5 * y[o] * y[o]
-    else:
+    elif loss == HUBER:
+        for o in range(n):
+            wrong = y[o] - target_values[o]
+            y[o] = min(max(wrong, -one), one)
+            total += y[o] * (wrong - y.dtype.type(0.5) * y[o])
+    elif loss == POISSON:
+        for o in range(n):
+            rate = np.exp(y[o])
+            total += rate - y[o] * target_values[o]
+            y[o] = rate - target_values[o]
+    elif loss == BINARY_CROSS_ENTROPY:
         half = y.dtype.type(0.5)
         for o in range(n):
             total += max(y[o], zero) - y[o] * target_values[o] + np.log1p(np.exp(-abs(y[o])))
             y[o] = half + half * np.tanh(half * y[o]) - target_values[o]
+    else:
+        total = float64_at(loss, (y, target_values))
     return total
 
 
@@ -217,7 +232,10 @@ def to_probabilities(
     loss: int,
     outputs: NDArray[np.floating],  # (n, outputs)  in/out
 ) -> None:
-    """Turn outputs into probabilities, as `loss_and_error` forms them; values stay values."""
+    """Turn outputs into probabilities or rates, as `loss_and_error` forms them.
+
+    Values stay values.
+    """
     half = outputs.dtype.type(0.5)
     for i in range(outputs.shape[0]):
         if loss == CROSS_ENTROPY:
@@ -225,6 +243,9 @@ def to_probabilities(
         elif loss == BINARY_CROSS_ENTROPY:
             for o in range(outputs.shape[1]):
                 outputs[i, o] = half + half * np.tanh(half * outputs[i, o])
+        elif loss == POISSON:
+            for o in range(outputs.shape[1]):
+                outputs[i, o] = np.exp(outputs[i, o])
 
 
 @into_caller

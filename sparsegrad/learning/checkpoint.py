@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import NAMES, Cell
+from sparsegrad.learning.losses import LOSSES
 from sparsegrad.learning.optimizers import Optimizer
-from sparsegrad.learning.readout import LOSSES, MLP, Linear
+from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import BPTT, Method
 from sparsegrad.registry import CELLS, METHODS, OPTIMIZERS, type_of
 from sparsegrad.system.memory import require_memory
@@ -172,6 +173,8 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
     Raises
     ------
+    TypeError
+        If the loss is a function of one's own.
     FloatingPointError
         If a number is not finite: a run that diverged must not replace a good checkpoint.
     OSError
@@ -182,6 +185,11 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise FloatingPointError(f"{name} must be finite to be saved, got NaN or infinity")
     cell, readout = checkpoint.cell, checkpoint.readout
+    if not isinstance(readout.loss, str):
+        raise TypeError(
+            f"the loss must be one of {sorted(LOSSES)} in a file, got a function of your own: "
+            "keep what parameters() returns"
+        )
     about = {
         "sparsegrad": version("sparsegrad-rtrl"),
         "cell": {

@@ -57,6 +57,8 @@ def check_chunk(
         return chunk._replace(classes=_classes(targets, readout.outputs, chunk.scales))
     targets = _batched(batch, numbers("targets", targets, dtype), 2)
     _require_array("targets", targets, (*lead, readout.outputs), "f")
+    if readout.loss == "poisson" and (targets[chunk.scales != 0] < 0).any():
+        raise ValueError(f"targets must be counts of at least 0, got {targets.min():g}")
     return chunk._replace(values=behaved(targets))
 
 

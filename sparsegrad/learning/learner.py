@@ -16,8 +16,9 @@ from sparsegrad.kernels.vectors.simd import SLACK
 from sparsegrad.learning.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from sparsegrad.learning.chunk import Slices, check_chunk, raise_fault, unscored
 from sparsegrad.learning.generation import generate
+from sparsegrad.learning.losses import loss_text, loss_word
 from sparsegrad.learning.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from sparsegrad.learning.readout import LOSSES, MLP, Linear, Parameters
+from sparsegrad.learning.readout import MLP, Linear, Parameters
 from sparsegrad.learning.together import checked, require_alike
 from sparsegrad.methods import BPTT, Engine, Layout, Method, Outcome
 from sparsegrad.methods.bptt import HistoryEngine, RollingEngine
@@ -113,7 +114,7 @@ class OnlineLearner(SetOnce):
         if self._ranks is None:
             self._engine = method.engine(cell, self.batch, self._threads)
         else:
-            settings = readout.loss, method, optimizer, batch, every
+            settings = loss_text(readout.loss), method, optimizer, batch, every
             require_alike(self._ranks, cell, self._parameters.flat, settings)
             self._engine = shared_engine(method, cell, self.batch, self._threads, self._ranks)
         self._width = _width(self._engine)
@@ -888,7 +889,8 @@ class OnlineLearner(SetOnce):
         self, chunk: kernels.Chunk, xs: NDArray[Any] | None = None
     ) -> NDArray[np.floating]:
         """Return the outputs of a chunk as the user sees them, without the axis that `xs` lacks."""
-        to_probabilities(LOSSES[self.readout.loss], chunk.outputs.reshape(-1, self.readout.outputs))
+        loss = loss_word(self.readout.loss, self.cell.dtype)
+        to_probabilities(loss, chunk.outputs.reshape(-1, self.readout.outputs))
         left_out = self.batch == 1 and xs is not None and np.ndim(xs) == 2
         return chunk.outputs[:, 0] if left_out else chunk.outputs
 
@@ -932,7 +934,7 @@ class OnlineLearner(SetOnce):
             parts=layout.parts,
             threads=layout.threads if layout.threads > 1 else None,
             readout=self._parameters.arrays,
-            loss=LOSSES[self.readout.loss],
+            loss=loss_word(self.readout.loss, self.cell.dtype),
             optimizer=self._memory,
             update_every=update_every,
             readout_flat=self._parameters.flat,

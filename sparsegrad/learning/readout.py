@@ -8,13 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.kernels.learning import readouts as kernels
+from sparsegrad.learning.losses import Loss, require_loss
 from sparsegrad.system.checks import integer, plain
 
-LOSSES = {
-    "squared_error": kernels.SQUARED_ERROR,
-    "cross_entropy": kernels.CROSS_ENTROPY,
-    "binary_cross_entropy": kernels.BINARY_CROSS_ENTROPY,
-}
 _MOST = 2**31 - 1  # outputs, or units of a hidden layer
 
 
@@ -26,9 +22,13 @@ class Linear:
     ----------
     outputs : int
         Number of outputs.
-    loss : {"squared_error", "cross_entropy", "binary_cross_entropy"}
-        Half the sum of squares; softmax cross-entropy with integer classes; or the sum over outputs
-        of the logistic loss with targets in [0, 1].
+    loss : str, or function compiled by ``numba.njit``
+        ``"squared_error"``, half the sum of squares; ``"cross_entropy"``, softmax with integer
+        classes; or the sum over outputs of the logistic loss with targets in [0, 1],
+        ``"binary_cross_entropy"``; of ``d²/2`` up to a difference of 1 and ``|d| - 1/2`` beyond,
+        ``"huber"``; of ``exp(y) - y target`` with targets of at least 0, ``"poisson"``: y is the
+        logarithm of a rate. A function ``loss(y, target)`` of vectors of the cell's dtype returns
+        L and leaves ∂L/∂y in y; see :func:`sparsegrad.learning.losses.check_loss`.
     weight : float array, (outputs, units), optional
         Initial weight, of the cell's dtype. Default: N(0, 1/units).
     bias : float array, (outputs,), optional
@@ -43,7 +43,7 @@ class Linear:
     """
 
     outputs: int
-    loss: str = "squared_error"
+    loss: Loss = "squared_error"
     weight: NDArray[Any] | None = None
     bias: NDArray[Any] | None = None
     seed: int = 0
@@ -68,7 +68,7 @@ class MLP:
     ----------
     hidden, outputs : int
         Width of the hidden layer; number of outputs.
-    loss : str
+    loss : str, or function compiled by ``numba.njit``
         As in :class:`Linear`.
     hidden_weight, hidden_bias, weight, bias : float arrays, optional
         Initial A ``(hidden, units)``, a ``(hidden,)``, B ``(outputs, hidden)``, b ``(outputs,)``.
@@ -84,7 +84,7 @@ class MLP:
 
     hidden: int
     outputs: int
-    loss: str = "squared_error"
+    loss: Loss = "squared_error"
     hidden_weight: NDArray[Any] | None = None
     hidden_bias: NDArray[Any] | None = None
     weight: NDArray[Any] | None = None
@@ -164,8 +164,7 @@ def _with_values(
 def _check(readout: Linear | MLP) -> None:
     integer("outputs", readout.outputs, least=1, most=_MOST)
     integer("seed", readout.seed, least=0)
-    if not isinstance(readout.loss, str) or readout.loss not in LOSSES:
-        raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {readout.loss!r}")
+    require_loss(readout.loss)
 
 
 def _start(
