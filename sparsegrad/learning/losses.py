@@ -35,7 +35,7 @@ def require_loss(loss: object) -> None:
     if isinstance(loss, str) and loss in LOSSES:
         return
     if not isinstance(loss, Dispatcher) and not (INTERPRETED and callable(loss)):
-        came = f"{loss.__name__}, which is not" if callable(loss) else repr(loss)
+        came = f"{_name(loss)}, which is not" if callable(loss) else repr(loss)
         kind = ValueError if isinstance(loss, str) else TypeError
         raise kind(
             f"loss must be one of {sorted(LOSSES)} or a function compiled by numba.njit, got {came}"
