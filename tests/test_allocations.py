@@ -47,11 +47,11 @@ def peak(learner: OnlineLearner, steps: int) -> int:
 
 
 def growth(method: Any) -> float:
-    """Bytes per step that a longer run takes."""
+    """Bytes per step that a longer run takes: the least of three, as slow machines make slices."""
     short, long = 100, 4100
     learner = learner_of(method)
     learner.run(*data(short))  # compiles
-    return (peak(learner, long) - peak(learner, short)) / (long - short)
+    return min(peak(learner, long) - peak(learner, short) for _ in range(3)) / (long - short)
 
 
 @pytest.mark.parametrize("method", [SnAp(1), SnAp(2), RTRL(), UORO(), RFLO(), BPTT(4)], ids=str)
