@@ -109,7 +109,7 @@ SAID = {
     "data": r"same data of a call",
     "parts": r"ranks must be at most 1, one for each part of 4 units, got 2",
     "snap:1": r"method must be SnAp\(n\) from n = 2 on or RTRL\(\)",
-    "window": r"without window and memory",
+    "window": r"without window, memory and storage",
     "bptt": r"got BPTT\(",
     "comm": r"comm must be an intracommunicator of mpi4py .*, got 7",
     "rewire": r"rewire must have all of J in one process",

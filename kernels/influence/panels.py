@@ -48,6 +48,7 @@ from ..vectors.simd import (
     value,
     zero,
 )
+from .rounded import copy_in, rounded_anew, shape_of, stream_of
 from .tables import (
     COUNT_REACHED,
     END_SEGMENT,
@@ -294,7 +295,7 @@ def panels_range(
     dynamics_data: NDArray[np.floating],  # (batch, nnz of D)                in, D in CSR order
     immediate_data: NDArray[np.floating],  # (batch, nnz of I)               in, I in CSC order
     state_grad: NDArray[np.floating],  # (batch, units)                      in
-    influence: NDArray[np.floating],  # (batch, size)                        in/out
+    influence: NDArray[np.floating],  # (batch, size), or Rounded            in/out
     grad: NDArray[np.floating],  # (weights,)                                out
     scratch: NDArray[np.floating],  # (scratch_size,)                        scratch
 ) -> None:
@@ -307,7 +308,7 @@ def panels_range(
     a_members, a_reached = pointer(members, 0), pointer(reached, 0)
     a_columns, a_runs = pointer(columns, 0), pointer(runs, 0)
     a_grad, a_scratch = pointer(grad, 0), pointer(scratch, 0)
-    batch, size = influence.shape
+    batch, size = shape_of(influence)
     D_size, I_size = dynamics_data.shape[1], immediate_data.shape[1]
     for p in range(begin, end):
         for b in range(batch):
@@ -315,7 +316,7 @@ def panels_range(
             ahead = size
             if b == batch - 1:
                 ahead = panels[p + 1, OFFSET] - panels[p, OFFSET] - b * size
-            J, here, then = pointer(influence, b * size), PANEL_FIELDS * p, PANEL_FIELDS * (p + 1)
+            J, here, then = stream_of(influence, b), PANEL_FIELDS * p, PANEL_FIELDS * (p + 1)
             at, stride = index(a_panels, here + OFFSET), index(a_panels, here + STRIDE)
             if mode & UPDATE:
                 panel = Panel(
@@ -324,10 +325,11 @@ def panels_range(
                     index(a_panels, here + FIRST_ENTRY), at, ahead, stride,
                 )  # fmt: skip
                 dynamics = pointer(dynamics_data, b * D_size)
-                multiply_panel(True, panel, a_segments, a_entries, dynamics, J, a_scratch)
+                old = copy_in(a_scratch, J)
+                multiply_panel(True, panel, a_segments, a_entries, dynamics, J, old)
                 first, last = index(a_panels, here + FIRST_RUN), index(a_panels, then + FIRST_RUN)
                 immediate = pointer(immediate_data, b * I_size)
-                add_immediate(first, last, a_runs, immediate, J)
+                add_immediate(first, last, a_runs, immediate, rounded_anew(J))
             if mode & CONTRACT:
                 first = index(a_panels, here + FIRST_MEMBER)
                 last = index(a_panels, then + FIRST_MEMBER)

@@ -22,7 +22,9 @@ class Store(NamedTuple):
     alone: Callable[..., None]  # `panels_range`
     program: Any  # the named arrays of sparsegrad.influence.program.Program
     cuts: NDArray[np.int64]  # (threads + 1,)             panels of each thread
-    panels: NDArray[np.floating]  # (B, size)             J
+    panels: NDArray[Any]  # (B, size)                     J: numbers, or words that stand for them
+    influence: Any  # `panels`, or the Rounded of these words
+    steps: NDArray[np.int64]  # (1,)                      updates so far
     step_grad: NDArray[np.floating]  # (weights,)         scratch
     scratch: NDArray[np.floating]  # (threads, scratch size)  scratch
     exchange: Exchange  # with the ranks that hold the other panels
@@ -44,15 +46,16 @@ def update_store(
     if shared is None:
         s.alone(
             0, p.panels.shape[0] - 1, mode, p.panels, p.segments, p.entries, p.members, p.reached,
-            p.columns, p.runs, dynamics_data, immediate_data, state_grad, s.panels, s.step_grad,
+            p.columns, p.runs, dynamics_data, immediate_data, state_grad, s.influence, s.step_grad,
             s.scratch[0],
         )  # fmt: skip
     else:
         shared(
             s.alone, s.cuts, mode, p.panels, p.segments, p.entries, p.members, p.reached,
-            p.columns, p.runs, dynamics_data, immediate_data, state_grad, s.panels, s.step_grad,
+            p.columns, p.runs, dynamics_data, immediate_data, state_grad, s.influence, s.step_grad,
             s.scratch,
         )  # fmt: skip
+    s.steps[0] += 1
     if scored:
         gather_gradient(s.exchange, s.step_grad)
         for w in range(s.step_grad.size):

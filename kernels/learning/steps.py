@@ -15,7 +15,7 @@ from ..cells.maps import Maps, apply_rows
 from ..cells.maps_abreast import apply_rows_abreast
 from ..compiler.borrow import borrow
 from ..compiler.decorators import into_caller
-from ..vectors.finite import all_finite, outgrown
+from ..vectors.finite import all_finite, is_outgrown, outgrown
 from .optimizers import Optimizer, apply_gradient
 from .readouts import CROSS_ENTROPY, Readout, loss_and_error, readout_gradient, readout_outputs
 
@@ -342,14 +342,13 @@ def grown_stream(
     """
     if streams.steps[0] % WATCH != 0:
         return -1
-    limit = influence.dtype.type(1e18 if influence.itemsize == 4 else 1e150)
     for group in range(influence.shape[0]):
         if not outgrown(influence[group]):
             continue
         for i in range(influence.shape[1]):
             place = group * streams.abreast + i % streams.abreast
             b = min(place, resets.size - 1)
-            if not abs(influence[group, i]) <= limit and not (resets[b] or streams.pending[b]):
+            if is_outgrown(influence[group, i]) and not (resets[b] or streams.pending[b]):
                 return b
     return -1
 

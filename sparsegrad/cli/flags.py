@@ -27,6 +27,7 @@ FLAGS = (
     ("hidden", "H", "width of a hidden layer of the readout; 0: none"),
     ("dtype", "T", "float32 or float64"),
     ("method", "METHOD", f"{listed(METHOD_WORDS)}; {EVERY}"),
+    ("storage", "T", "bfloat16 or float16: J of snap:N and rtrl in half the memory"),
     ("update", "WHEN", "step: the weights change after every step; or sequence"),
     ("optimizer", "OPT", listed(OPTIMIZERS)),
     ("rate", "R", "learning rate"),

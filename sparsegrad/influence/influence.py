@@ -11,11 +11,13 @@ from numpy.typing import DTypeLike, NDArray
 import sparsegrad.system.compiling  # noqa: F401  says so when kernels are compiled
 from sparsegrad.influence.lowering import lower
 from sparsegrad.influence.program import Program, cut_work
+from sparsegrad.influence.storage import as_numbers, as_view, as_words, check_storage, words_type
 from sparsegrad.kernels.compiler.pointers import pointer_to
 from sparsegrad.kernels.influence.carry import carry_entries
 from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
 from sparsegrad.kernels.influence.exchange import Exchange
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
+from sparsegrad.kernels.influence.rounded import Rounded
 from sparsegrad.kernels.influence.store import Store
 from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern
@@ -33,23 +35,24 @@ ALONE = Exchange(_NOBODY[0], _NOBODY[1], _NOBODY[1], _NOBODY[0])
 """Of an influence that no other rank has a part of."""
 
 
-def _work(dtype: np.dtype[Any]) -> tuple[Any, ...]:
+def _work(dtype: np.dtype[Any], influence: Any) -> tuple[Any, ...]:
     """Return Numba's types of a mode, a program, the data, J and the gradient."""
     places, numbers = numba.int64[:, ::1], numba.from_dtype(dtype)[:, ::1]
     program = (*[places] * 4, numba.int32[:, ::1], numba.int32[::1], places)
-    return (numba.int64, *program, *[numbers] * 4, numba.from_dtype(dtype)[::1])
+    return (numba.int64, *program, *[numbers] * 3, influence, numba.from_dtype(dtype)[::1])
 
 
 @cache
-def _alone(dtype: np.dtype[Any]) -> Any:
+def _alone(dtype: np.dtype[Any], influence: Any) -> Any:
     numbers = numba.from_dtype(dtype)[::1]
-    return pointer_to(panels_range, numba.int64, numba.int64, *_work(dtype), numbers)
+    return pointer_to(panels_range, numba.int64, numba.int64, *_work(dtype, influence), numbers)
 
 
 @cache
-def _shared(dtype: np.dtype[Any]) -> Any:
+def _shared(dtype: np.dtype[Any], influence: Any) -> Any:
     scratch = numba.from_dtype(dtype)[:, ::1]
-    return pointer_to(panels_threads, _alone(dtype), numba.int64[::1], *_work(dtype), scratch)
+    alone, work = _alone(dtype, influence), _work(dtype, influence)
+    return pointer_to(panels_threads, alone, numba.int64[::1], *work, scratch)
 
 
 class Influence(SetOnce):
@@ -66,6 +69,10 @@ class Influence(SetOnce):
     threads : int, optional
         At most so many threads; by default Numba's number. Work that is too small to share runs
         on one. Results are bitwise the same for every number.
+    storage : "bfloat16" or "float16", optional
+        Keep J in 16 bits: half the memory. What is computed is float32, and so are all data passed
+        in and out; each new J is rounded stochastically, by random bits that hang on the step, the
+        sequence and the place alone. float16 ends at 65504. Default: J in its dtype.
 
     Attributes
     ----------
@@ -73,7 +80,10 @@ class Influence(SetOnce):
         The flat arrays that the kernels take, ``panels_update(*program, …)``: a copy, so take it
         once.
     panels : float array, (batch, size)
-        The values, panel after panel. All zero at first. A view: who writes to it writes J.
+        The values, panel after panel. All zero at first. A view: who writes to it writes J. Of
+        storage bfloat16 the dtype is that of ``ml_dtypes``, which must be installed.
+    steps : int
+        Updates so far; with a storage, what the random bits of the next one hang on.
     cuts : int64 array, (threads + 1,)
         The panels of each thread: panels ``cuts[i]`` to ``cuts[i + 1]`` are those of thread i. A
         copy.
@@ -102,25 +112,33 @@ class Influence(SetOnce):
         batch: int = 1,
         dtype: DTypeLike = "float32",
         threads: int | None = None,
+        storage: Any = None,
     ) -> None:
         if not isinstance(pattern, ReachPattern):
             raise TypeError(
                 f"pattern must be a ReachPattern, got {type(pattern).__name__}; call reach() first"
             )
-        cost = pattern.cost(batch, dtype)
+        pattern.cost(batch, dtype)  # looks at both
         self._threads = threads_wanted(threads)
         self.pattern = pattern
         self.batch = integer("batch", batch)
         self.dtype = np.dtype(dtype)
+        self.storage = check_storage(storage)
+        held = words_type(self.storage, self.dtype)
+        each = self.batch * held.itemsize
         require_memory(
-            cost.bytes,
-            "J",
-            tuple(entries * self.batch * self.dtype.itemsize for entries in pattern.entries_by_n),
+            pattern.nnz * each, "J", tuple(entries * each for entries in pattern.entries_by_n)
         )
         self._program: Program = lower(pattern)
         size = self._program.size
-        require_memory(size * self.batch * self.dtype.itemsize, "J with its padding")
-        self._panels = aligned_zeros((self.batch, size), self.dtype)
+        require_memory(size * each, "J with its padding")
+        self._panels = aligned_zeros((self.batch, size), held)
+        self._steps = np.zeros(1, np.int64)
+        self._influence: Any = self._panels  # as the kernels take it
+        if self.storage is not None:
+            keys = np.random.SeedSequence(0).generate_state(self.batch, np.uint64).view(np.int64)
+            self._influence = Rounded(self._panels, keys, self._steps)
+        self._kind = numba.typeof(self._influence)
         most = start_threads() if self._threads is None else self._threads
         self._cuts = cut_work(self._program, self.batch, most)
         if self.threads > 1:
@@ -146,7 +164,12 @@ class Influence(SetOnce):
     @property
     def panels(self) -> NDArray[Any]:
         """J's values, (batch, size): a view."""
-        return self._panels[:]
+        return as_view(self._panels, self.storage)
+
+    @property
+    def steps(self) -> int:
+        """Updates so far."""
+        return int(self._steps[0])
 
     @property
     def cuts(self) -> NDArray[np.int64]:
@@ -166,11 +189,12 @@ class Influence(SetOnce):
     def __reduce__(self) -> tuple[Any, ...]:
         refuse_second(self._turn, "influence")
         with self._turn:
-            given = self.pattern, self.batch, self.dtype, self._threads
-            return _with_panels, (*given, self._panels.copy())
+            given = self.pattern, self.batch, self.dtype, self._threads, self.storage
+            return _with_panels, (*given, self._panels.copy(), self.steps)
 
     def __repr__(self) -> str:
-        return f"Influence({self.pattern!r}, batch={self.batch}, dtype={self.dtype})"
+        stored = "" if self.storage is None else f", storage={self.storage!r}"
+        return f"Influence({self.pattern!r}, batch={self.batch}, dtype={self.dtype}{stored})"
 
     def update(self, dynamics_data: NDArray[Any], immediate_data: NDArray[Any]) -> None:
         """Advance J by one step: J ← P ∘ (I + D J).
@@ -263,24 +287,25 @@ class Influence(SetOnce):
 
         b, pattern = self._element(b), self.pattern
         kept = pattern.csr(self.dtype.itemsize)
-        data = np.empty(pattern.nnz, self.dtype)
+        data = np.empty(pattern.nnz, self._panels.dtype)
         refuse_second(self._turn, "influence")
         with self._turn:
             panels_to_csr(*self._layout, self._panels[b], data)
-        return csc_array((data, *kept), shape=pattern.shape[::-1])
+        return csc_array((as_numbers(data), *kept), shape=pattern.shape[::-1])
 
     def from_scipy(self, matrix: Any, b: int = 0) -> None:
         """Set J of batch element `b` from a sparse matrix, (units, weights), of any format.
 
-        Kept entries that the matrix does not store become 0.
+        Kept entries that the matrix does not store become 0. With a storage, each number becomes
+        the nearest that it has.
 
         Raises
         ------
         IndexError
             If there is no batch element `b`.
         TypeError, ValueError
-            If the dtype or shape is wrong, a value is not finite, or an entry lies outside the
-            pattern; J is as it was.
+            If the dtype or shape is wrong, a value is not finite or beyond what the storage holds,
+            or an entry lies outside the pattern; J is as it was.
         """
         from scipy.sparse import issparse
 
@@ -298,6 +323,7 @@ class Influence(SetOnce):
         data = values_on("matrix", matrix, matrix.shape, True, pattern.indptr, pattern.indices)
         if not np.isfinite(data).all():
             raise ValueError("matrix must be finite, got NaN or infinity")
+        data = as_words(data, self._panels.dtype)
         refuse_second(self._turn, "influence")
         with self._turn:
             csr_to_panels(*self._layout, data, self._panels[b])
@@ -308,13 +334,15 @@ class Influence(SetOnce):
         Parameters
         ----------
         before : Influence
-            Of the same units, batch and dtype.
+            Of the same units, batch, dtype and storage.
         origin : int64 array, (weights,)
             Which weight each of this one's was there, or -1.
         """
         new, old = self.pattern, before.pattern
-        require_memory((new.nnz + old.nnz) * self.dtype.itemsize, "J between two patterns")
-        data, old_data = np.empty(new.nnz, self.dtype), np.empty(old.nnz, self.dtype)
+        held = self._panels.dtype
+        require_memory((new.nnz + old.nnz) * held.itemsize, "J between two patterns")
+        data, old_data = np.empty(new.nnz, held), np.empty(old.nnz, held)
+        self._steps[:] = before._steps
         for b in range(self.batch):
             panels_to_csr(*before._layout, before._panels[b], old_data)
             carry_entries(
@@ -337,10 +365,12 @@ class Influence(SetOnce):
         time may work on it.
         """
         return Store(
-            alone=_alone(self.dtype),
+            alone=_alone(self.dtype, self._kind),
             program=self._program,
             cuts=self._cuts,
             panels=self._panels,
+            influence=self._influence,
+            steps=self._steps,
             step_grad=np.zeros(self.pattern.shape[0], self.dtype),
             scratch=self._scratch,
             exchange=ALONE,
@@ -351,7 +381,8 @@ class Influence(SetOnce):
 
         None in place of the latter where a step uses one thread: it takes seconds to compile.
         """
-        return _alone(self.dtype), _shared(self.dtype) if self.threads > 1 else None
+        given = self.dtype, self._kind
+        return _alone(*given), _shared(*given) if self.threads > 1 else None
 
     def _step(
         self,
@@ -375,19 +406,22 @@ class Influence(SetOnce):
             grad = np.empty(pattern.shape[0], self.dtype)
         refuse_second(self._turn, "influence")
         with self._turn:
-            work = (*self._program, D, immediate, delta, self._panels, grad)
+            work = (*self._program, D, immediate, delta, self._influence, grad)
             if self.threads == 1:
                 panels_range(0, len(self._program.panels) - 1, mode, *work, self._scratch[0])
             else:
                 with parallel_turn(self.threads):
-                    panels_threads(_alone(self.dtype), self._cuts, mode, *work, self._scratch)
+                    alone = _alone(self.dtype, self._kind)
+                    panels_threads(alone, self._cuts, mode, *work, self._scratch)
+            self._steps[0] += mode & UPDATE
         if mode & CONTRACT and not all_finite(grad):
             self._blame()
         return grad
 
     def _blame(self) -> None:
         """Raise the error of a gradient that is not finite."""
-        bad = [b for b in range(self.batch) if not all_finite(self._panels[b])]
+        panels = as_numbers(self._panels)
+        bad = [b for b in range(self.batch) if not all_finite(panels[b])]
         if bad:
             raise FloatingPointError(
                 f"the influence must stay finite, that of batch element {bad[0]} overflowed: call "
@@ -395,7 +429,7 @@ class Influence(SetOnce):
             )
         raise FloatingPointError(
             "the gradient must be finite, it became NaN or infinite: J and state_grad are finite, "
-            f"the largest {abs(self._panels).max():.3g} in J, their product is not; call reset() "
+            f"the largest {abs(panels).max():.3g} in J, their product is not; call reset() "
             "if J is about to overflow, or use a smaller state_grad"
         )
 
@@ -431,8 +465,11 @@ def _with_panels(
     batch: int,
     dtype: np.dtype[Any],
     threads: int | None,
+    storage: str | None,
     panels: NDArray[Any],
+    steps: int,
 ) -> Influence:
-    influence = Influence(pattern, batch, dtype, threads)
-    influence.panels[:] = panels
+    influence = Influence(pattern, batch, dtype, threads, storage)
+    influence._panels[:] = panels
+    influence._steps[0] = steps
     return influence

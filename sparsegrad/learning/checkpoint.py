@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import NAMES, Cell
+from sparsegrad.influence.storage import WORDS
 from sparsegrad.learning.losses import LOSSES
 from sparsegrad.learning.optimizers import Optimizer
 from sparsegrad.learning.readout import MLP, Linear
@@ -46,6 +47,7 @@ SETTINGS: dict[str, Rule] = {
     "window": maybe(whole(1)),
     "update_every": maybe(whole(1)),
     "memory": maybe(whole(1)),
+    "storage": maybe(word(*WORDS)),
     "seed": SEED,
     "rate": number(0),
     "momentum": number(0),
@@ -59,8 +61,8 @@ SETTINGS: dict[str, Rule] = {
 }
 """What a field of a method or an optimiser may be; the class itself knows its ranges closer."""
 LATER: dict[str, set[str]] = {
-    "SnAp": {"window", "memory"},
-    "RTRL": {"window"},
+    "SnAp": {"window", "memory", "storage"},
+    "RTRL": {"window", "storage"},
     "RFLO": {"window"},
     "UORO": {"window"},
     "BPTT": {"update_every"},

@@ -17,6 +17,7 @@ from sparsegrad.influence.block import block_values, plan_block
 from sparsegrad.influence.influence import Influence
 from sparsegrad.influence.lowering import lower
 from sparsegrad.influence.program import scratch_runs
+from sparsegrad.influence.storage import check_storage, words_type
 from sparsegrad.kernels.compiler.pointers import pointer_to
 from sparsegrad.kernels.influence.advance import WindowData, advance
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
@@ -53,18 +54,22 @@ class SnAp:
         Bytes, or words such as ``"2GiB"``, that J of the whole batch may take, padding and all.
         Of units within n steps the nearest are kept then, as by the budget of
         :func:`sparsegrad.reach`; a learner refuses less than SnAp-1 needs. Default: no limit.
+    storage : "bfloat16" or "float16", optional
+        Keep J in 16 bits, half the memory: see :class:`sparsegrad.Influence`. Not with a window.
+        Default: J in the cell's dtype.
 
     Raises
     ------
     TypeError
         If `n` or `window` is not an integer.
     ValueError
-        If `n` or `window` is below 1, or `memory` no number of bytes.
+        If `n` or `window` is below 1, `memory` no number of bytes, or `storage` none there is.
     """
 
     n: int
     window: int | None = None
     memory: int | str | None = None
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -75,17 +80,21 @@ class SnAp:
             text = isinstance(self.memory, str)
             number = int(parse_bytes("memory", str(self.memory))) if text else self.memory
             object.__setattr__(self, "memory", integer("memory", number, least=1))
+        _check_storage(self)
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
         if isinstance(self.memory, int):
-            pattern = _pattern_within(cell, self.n, batch, self.memory)
-            return windowed(InfluenceEngine(cell, pattern, batch, threads), self.window)
-        if self.n == 1:
+            each = batch * words_type(self.storage, cell.dtype).itemsize
+            pattern = _pattern_within(cell, self.n, each, self.memory)
+            store = InfluenceEngine(cell, pattern, batch, threads, storage=self.storage)
+            return windowed(store, self.window)
+        if self.n == 1 and self.storage is None:
             own = own_weights(cell)
             traces = TraceEngine(cell, batch, own, threads, keeps_h=goes_back(self.window))
             return windowed(traces, self.window)
-        return windowed(influence_engine(cell, self.n, batch, threads), self.window)
+        store = influence_engine(cell, self.n, batch, threads, self.storage)
+        return windowed(store, self.window)
 
 
 @dataclass(frozen=True)
@@ -97,23 +106,27 @@ class RTRL:
     window : int, optional
         Steps of a window: exact inside by BPTT, with one update at its end; what came before it
         enters through the influence. Default: none, an update at every step.
+    storage : "bfloat16" or "float16", optional
+        As of :class:`SnAp`.
 
     Raises
     ------
     TypeError
         If `window` is not an integer.
     ValueError
-        If `window` is below 1.
+        If `window` is below 1, or `storage` none there is.
     """
 
     window: int | None = None
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         check_window(self)
+        _check_storage(self)
 
     def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
-        return windowed(influence_engine(cell, None, batch, threads), self.window)
+        return windowed(influence_engine(cell, None, batch, threads, self.storage), self.window)
 
 
 class InfluenceEngine:
@@ -131,6 +144,8 @@ class InfluenceEngine:
         At most so many threads; default Numba's number.
     share : Share, optional
         Of which `pattern` is the part of this rank. Default: all of J is here.
+    storage : str, optional
+        Of J, as of :class:`SnAp`.
     """
 
     def __init__(
@@ -140,6 +155,7 @@ class InfluenceEngine:
         batch: int,
         threads: int | None,
         share: Share | None = None,
+        storage: str | None = None,
     ) -> None:
         self.cell, self.batch = cell, batch
         self.pattern, self.share = pattern, share
@@ -149,7 +165,7 @@ class InfluenceEngine:
         # loads that kernel itself, not when it loads a loop around it: without this a loop out of
         # the cache crashes, on one thread too.
         start_threads()
-        self.influence = Influence(pattern, batch, cell.dtype, threads)
+        self.influence = Influence(pattern, batch, cell.dtype, threads, storage)
         self._threads = threads
         values = pattern.immediate_indices.size if share is None else share.values
         self._jacobians = Jacobians(
@@ -206,15 +222,17 @@ class InfluenceEngine:
 
     def fresh(self) -> "InfluenceEngine":
         """Return an engine for the same cell at the start of its sequences."""
-        kept = self.cell, self.pattern, self.influence.batch, self._threads
-        return InfluenceEngine(*kept, self.share)
+        return InfluenceEngine(
+            self.cell, self.pattern, self.batch, self._threads, self.share, self.influence.storage
+        )
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return J of each stream, weight by weight on the pattern."""
+        """Return J of each stream, weight by weight on the pattern, and what rounds it."""
         influence, share = self.influence, self.share
         parts = (influence.to_scipy(b).data for b in range(influence.batch))
         entries = parts if share is None else map(share.whole, parts)
-        return {f"influence.{b}": one for b, one in enumerate(entries)}
+        state = {f"influence.{b}": one for b, one in enumerate(entries)}
+        return state if influence.storage is None else state | {"rounded": self._store.steps}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Take back what :meth:`state` returned."""
@@ -226,6 +244,8 @@ class InfluenceEngine:
             own = entries if self.share is None else self.share.own(entries)
             kept = (own, pattern.indices, pattern.indptr)
             self.influence.from_scipy(csc_array(kept, pattern.shape[::-1]), b)
+        if self.influence.storage is not None:
+            self._store.steps[:] = state["rounded"]
 
     def carry(self, before: "InfluenceEngine", origin: NDArray[np.int64]) -> None:
         """Take over the entries of J that the pattern keeps as it did before."""
@@ -244,8 +264,9 @@ class InfluenceEngine:
 
 def shareable(method: Any) -> bool:
     """Whether ranks can share a method's influence: one on a pattern, step by step."""
-    within = getattr(method, "window", None) or getattr(method, "memory", None)
-    return isinstance(method, SnAp | RTRL) and getattr(method, "n", 2) > 1 and not within
+    if not isinstance(method, SnAp | RTRL) or getattr(method, "n", 2) == 1:
+        return False
+    return not (method.window or method.storage or getattr(method, "memory", None))
 
 
 def shared_engine(
@@ -256,25 +277,46 @@ def shared_engine(
     Raises
     ------
     ValueError
-        If the method keeps no influence on a pattern, or takes it through windows or a budget.
+        If the method keeps no influence on a pattern, or has a window, a budget or a storage.
     """
     if not shareable(method):
         raise ValueError(
-            f"method must be SnAp(n) from n = 2 on or RTRL(), without window and memory, to be "
-            f"shared by ranks, got {method!r}: leave comm out, one process does the others"
+            f"method must be SnAp(n) from n = 2 on or RTRL(), without window, memory and storage, "
+            f"to be shared by ranks, got {method!r}: leave comm out, one process does the others"
         )
     share = Share(cell, getattr(method, "n", None), ranks)
     return InfluenceEngine(cell, share.pattern, batch, threads, share)
 
 
-def influence_engine(cell: Cell, n: int | None, batch: int, threads: int | None) -> InfluenceEngine:
+def influence_engine(
+    cell: Cell, n: int | None, batch: int, threads: int | None, storage: str | None = None
+) -> InfluenceEngine:
     """Find the reach of a cell's weights in `n` steps, None for all, and prepare for it."""
+    words_type(storage, cell.dtype)  # looked at before minutes go into a reach
     pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), n, own=own_pattern(cell))
-    return InfluenceEngine(cell, pattern, batch, threads)
+    return InfluenceEngine(cell, pattern, batch, threads, storage=storage)
 
 
-def _pattern_within(cell: Cell, n: int, batch: int, memory: int) -> ReachPattern:
+def _check_storage(method: SnAp | RTRL) -> None:
+    """Put the name of a method's storage in its place; refuse one with a window.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such storage, or it has a window.
+    """
+    object.__setattr__(method, "storage", check_storage(method.storage))
+    if method.storage is not None and method.window is not None:
+        raise ValueError(
+            f"storage must be None with a window, whose steps carry J in its dtype, got "
+            f"{method.storage} and {method.window}; leave one of them out"
+        )
+
+
+def _pattern_within(cell: Cell, n: int, each: int, memory: int) -> ReachPattern:
     """Find the largest part of a reach whose J fits in so many bytes, by its rule of a budget.
+
+    An entry takes `each` bytes, those of the whole batch.
 
     Raises
     ------
@@ -282,7 +324,7 @@ def _pattern_within(cell: Cell, n: int, batch: int, memory: int) -> ReachPattern
         If SnAp-1 needs more.
     """
     jacobians = dynamics_alone(cell), immediate_pattern(cell)
-    each, own = batch * cell.dtype.itemsize, own_pattern(cell)
+    own = own_pattern(cell)
     least = reach(*jacobians, 1, own=own)
     if lower(least).size * each > memory:
         raise ValueError(

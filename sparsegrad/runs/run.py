@@ -12,7 +12,6 @@ import numpy as np
 from sparsegrad.learning.checkpoint import read_checkpoint, write_checkpoint
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.methods.snap import shareable
-from sparsegrad.registry import parse_method
 from sparsegrad.runs.folder import MARK, REPORT, Folder, Metrics
 from sparsegrad.runs.masks import density
 from sparsegrad.runs.predictions import Predictions
@@ -76,11 +75,7 @@ class Run:
     ) -> None:
         self.task: Task = settings.make_task()
         self.settings = settings = settings.resolved(self.task)
-        if (
-            ranks is not None
-            and ranks.size == 1
-            and not shareable(parse_method(settings.method, 0))
-        ):
+        if ranks is not None and ranks.size == 1 and not shareable(settings.make_method(0)):
             ranks = None  # alone, any method goes
         self.folder, self._ranks = folder, ranks
         comm = None if ranks is None else ranks.comm

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # imported where it is used: `--help` reads the defaults and 
     from sparsegrad.cells import Cell
     from sparsegrad.learning.learner import OnlineLearner
     from sparsegrad.learning.rewiring import Pruning, Rewiring
+    from sparsegrad.methods import Method
     from sparsegrad.tasks import Task
 
 TASKS = ("copy", "chars", "stream")
@@ -65,6 +66,8 @@ class Settings:
         input weights are as sparse as the others, and those of ``stream`` all there.
     method : str
         One of `sparsegrad.registry.METHOD_WORDS`: ``snap:N``, ``rtrl``, ``bptt``, …
+    storage : {"bfloat16", "float16"}, optional
+        Of J, for ``snap:N`` and ``rtrl``; default: `dtype`.
     update : {"step", "sequence"}
         When the weights change.
     optimizer, rate, clip
@@ -108,6 +111,7 @@ class Settings:
     hidden: int = 0
     dtype: str = "float32"
     method: str = "snap:2"
+    storage: str | None = None
     update: str = "step"
     optimizer: str = "adam"
     rate: float = 0.001
@@ -145,7 +149,13 @@ class Settings:
                 raise ValueError(f"{name} must be above 0, got {number}")
         if self.task == "stream" and self.data is None:
             raise ValueError("task stream must have a table: name it with --data FILE.npy or .csv")
-        parse_method(self.method, 0)
+        if self.storage is not None:
+            _choice("storage", self.storage, ("bfloat16", "float16"))
+            if self.dtype != "float32":
+                raise ValueError(
+                    f"storage must go with dtype float32, got {self.storage} and {self.dtype}"
+                )
+        self.make_method(0)
         check_masks(self.prune, self.rewire)
         method = self.method.lower()
         whole = self.task == "copy" or (self.task == "chars" and self.crop)
@@ -270,7 +280,7 @@ class Settings:
         return OnlineLearner(
             self._cell(task.inputs, seeds[0]),
             readout,
-            parse_method(self.method, seeds[3]),
+            self.make_method(seeds[3]),
             OPTIMIZERS[self.optimizer].load()(self.rate, clip=self.clip or None),
             self.batch or 1,
             threads=self.threads or None,
@@ -283,6 +293,22 @@ class Settings:
             None if self.prune is None else pruning(self.prune),
             None if self.rewire is None else rewiring(self.rewire, self._seeds()[3]),
         )
+
+    def make_method(self, seed: int) -> "Method":
+        """Return the method with its storage.
+
+        Raises
+        ------
+        ValueError
+            If there is no such method, or it carries no J that could be stored so.
+        """
+        method: Method = parse_method(self.method, seed)
+        if self.storage is None:
+            return method
+        if not hasattr(method, "storage"):
+            raise ValueError(f"storage must go with snap:N or rtrl, got {self.method}")
+        stored: Method = replace(method, storage=self.storage)  # type: ignore[type-var]
+        return stored
 
     def _cell(self, inputs: int, seed: int) -> "Cell":
         made: Cell = CELLS[self.cell].load()(
@@ -307,7 +333,7 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as it had them, those too that came after it was written."""
     scale = "none" if stored.get("task") == "stream" else "online"
     later = {"inputs": None, "horizon": None, "missing": "refuse", "scale": scale, "decimal": None}
-    later |= {"prune": None, "rewire": None}
+    later |= {"prune": None, "rewire": None, "storage": None}
     kept = later | dict(stored)
     if type(kept.get("targets", "1")) is int:
         kept["targets"] = str(kept["targets"])
