@@ -38,7 +38,7 @@ def shape_of(influence: Any) -> Any:
 
 
 @overload(shape_of, inline="always")
-def _shape_of(influence: Any) -> Any:
+def _shape_of(influence):
     if _is_rounded(influence):
         return lambda influence: influence.words.shape
     return lambda influence: influence.shape
@@ -54,7 +54,7 @@ def stream_of(influence: Any, b: Any) -> Any:
 
 
 @overload(stream_of, inline="always")
-def _stream_of(influence: Any, b: Any) -> Any:
+def _stream_of(influence, b):
     if _is_rounded(influence):
         return lambda influence, b: Halves(
             pointer(influence.words, b * influence.words.shape[1]),
@@ -69,7 +69,7 @@ def rounded_anew(J: Any) -> Any:
 
 
 @overload(rounded_anew, inline="always")
-def _rounded_anew(J: Any) -> Any:
+def _rounded_anew(J):
     if isinstance(J, types.BaseNamedTuple):
         return lambda J: Halves(J.words, J.key + SECOND)
     return lambda J: J
@@ -81,7 +81,7 @@ def copy_in(scratch: Any, J: Any) -> Any:
 
 
 @overload(copy_in, inline="always")
-def _copy_in(scratch: Any, J: Any) -> Any:
+def _copy_in(scratch, J):
     if isinstance(J, types.BaseNamedTuple):
         return lambda scratch, J: Copies(_as_words(scratch, J.words))
     return lambda scratch, J: scratch

@@ -33,7 +33,7 @@ def is_outgrown(x: Any) -> bool:
 
 
 @overload(is_outgrown, inline="always")
-def _is_outgrown(x: Any) -> Any:
+def _is_outgrown(x):
     if isinstance(x, types.Integer):
         word = _WORDS[str(x)]
         return lambda x: (np.int32(x) & np.int32(0x7FFF)) > np.int32(word)
