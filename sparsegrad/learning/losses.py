@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
+from inspect import isfunction
 from typing import Any
 
 import numba
@@ -34,7 +35,7 @@ def require_loss(loss: object) -> None:
     """
     if isinstance(loss, str) and loss in LOSSES:
         return
-    if not isinstance(loss, Dispatcher) and not (INTERPRETED and callable(loss)):
+    if not isinstance(loss, Dispatcher) and not (INTERPRETED and isfunction(loss)):
         came = f"{_name(loss)}, which is not" if callable(loss) else repr(loss)
         kind = ValueError if isinstance(loss, str) else TypeError
         raise kind(
