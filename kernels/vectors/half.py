@@ -112,8 +112,9 @@ def rounded(x: Any, random: Any, dtype: Any) -> Any:
         return ((bits + random) >> np.uint32(16)).astype(np.uint16)
     random = random & np.uint32(0x1FFF)
     size = bits & np.uint32(0x7FFFFFFF)
-    normal = ((size + random) >> np.uint32(13)) - np.uint32(_BIAS << 10)
-    is_small = size < np.uint32((_BIAS + 1) << 23)
+    least = np.uint32((_BIAS + 1) << 23)
+    normal = ((np.maximum(size, least) + random) >> np.uint32(13)) - np.uint32(_BIAS << 10)
+    is_small = size < least
     small = np.where(is_small, size, np.uint32(0)).view(np.float32) * np.float32(2**24)
     small = (small + random * np.float32(2**-13)).astype(np.uint32)
     w = np.minimum(np.where(is_small, small, normal), np.uint32(_INFINITE))
