@@ -698,8 +698,10 @@ class OnlineLearner(SetOnce):
 
         Raises
         ------
-        FloatingPointError, OSError
-            As of :func:`sparsegrad.learning.checkpoint.write_checkpoint`; on every rank.
+        FloatingPointError
+            If a number of it is not finite; on every rank.
+        OSError
+            If it cannot be written; on every rank.
         """
         error = None
         try:
