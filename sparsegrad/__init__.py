@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Map,
         MinGRU,
         PeepholeLSTM,
+        Stack,
         check_cell,
     )  # fmt: skip
     from sparsegrad.influence.influence import Influence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sparsegrad.symbolic.pattern import ReachPattern, reach
 
 _HOMES = {
-    "cells": ("Cell", "CellKind", "Map", "check_cell"),
+    "cells": ("Cell", "CellKind", "Map", "Stack", "check_cell"),
     "influence.influence": ("Influence",),
     "learning.learner": ("OnlineLearner",),
     "symbolic.pattern": ("ReachPattern", "reach"),
@@ -80,6 +81,7 @@ __all__ = [
     "ReachPattern",
     "Rewiring",
     "SnAp",
+    "Stack",
     "check_cell",
     "reach",
 ]

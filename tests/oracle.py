@@ -246,3 +246,107 @@ def rolling(kind, p, masks, xs, targets, length, rate, resets):
         for name, grad in grads.items():
             p[name] -= rate * grad
     return losses, p
+
+
+def stack_step(kinds, p, states, x, delay):
+    """One step of cells on top of each other: the new states, lowest first, and D, E and I.
+
+    D is ∂s'/∂s and E ∂s'/∂s', (states, states); I is a dict of (states, size) by name. The states
+    of all layers follow each other, components first.
+    """
+    tiny = 1e-30
+    sizes = [state.size for state in states]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    D, E = np.zeros((2, starts[-1], starts[-1]))
+    immediate, new = {}, []
+    for k, (kind, state) in enumerate(zip(kinds, states, strict=True)):
+        lead = f"layer{k}."
+        own = {n.removeprefix(lead): v for n, v in p.items() if n.startswith(lead)}
+        rows = slice(starts[k], starts[k + 1])
+        reads = x if k == 0 else (states if delay else new)[k - 1][0]
+        weights = existing({name: np.ones(values.shape) for name, values in own.items()})
+        D[rows, rows], by_weight, _ = cell_jacobians(kind, own, weights, state, reads)
+        if k:
+            moved = reads + 1j * tiny * np.eye(reads.size)
+            by_input = np.array([cell_step(kind, own, state, one).imag.ravel() for one in moved]).T
+            to = D if delay else E
+            to[rows, starts[k - 1] : starts[k - 1] + reads.size] = by_input / tiny
+        for (name, at), column in zip(weights, by_weight.T, strict=True):
+            array = immediate.setdefault(lead + name, np.zeros((starts[-1], own[name].size)))
+            array[rows, at] = column
+        new.append(cell_step(kind, own, state, reads))
+    return new, D, E, immediate
+
+
+def stack_patterns(kinds, p, masks, units, inputs, delay, across, n):
+    """Where J of a stack is kept, (states, weights): within n maps, or its own layer alone."""
+    rng = np.random.default_rng(0)
+    states = [
+        rng.standard_normal((2 if kind == "LSTM" else 1, width))
+        for kind, width in zip(kinds, units, strict=True)
+    ]
+    _, D, E, immediate = stack_step(kinds, p, states, rng.standard_normal(inputs), delay)
+    if not across:
+        E[:] = 0
+    by_weight = np.stack([immediate[name][:, at] for name, at in existing(masks)], 1)
+    return reach((D != 0) | (E != 0), by_weight, n)
+
+
+def stack(kinds, p, masks, xs, targets, kept, delay, across, window=1, rate=0.0, resets=None):
+    """J' = P ∘ (I + D J + E J') along a batch of streams, in windows of steps, SGD after each.
+
+    λ_t = δ_t + D_{t+1}ᵀ λ_{t+1}, λ'_t = λ_t + Eᵀ λ'_t;  gradient = Σ_t I_tᵀ λ'_t + J_0ᵀ D_1ᵀ λ'_1.
+    A window of one step is J_1ᵀ δ_1, where δ goes down by Eᵀ first if J does not go across. Squared
+    error; `resets` fall on the first steps of windows. Returns losses and final parameters.
+    """
+    p = {name: np.array(values) for name, values in p.items()}
+    weights = existing(masks)
+    batch, sizes = xs.shape[1], [p[f"layer{k}.weight_hh"].shape[1] for k in range(len(kinds))]
+    components = [2 if kind == "LSTM" else 1 for kind in kinds]
+    top = sum(c * u for c, u in zip(components, sizes, strict=True)) - components[-1] * sizes[-1]
+    streams = [
+        [np.zeros((c, u)) for c, u in zip(components, sizes, strict=True)] for _ in range(batch)
+    ]
+    J = np.zeros((batch, *kept.shape))
+    level = np.repeat(np.arange(len(kinds)), np.multiply(components, sizes))
+    apart = (level[:, None] == level) if not across else np.ones((level.size, level.size))
+    losses = np.zeros(len(xs))
+    for start in range(0, len(xs), window):
+        grads = {name: np.zeros(values.shape) for name, values in p.items()}
+        for b in range(batch):
+            if resets is not None and resets[start, b]:
+                streams[b], J[b] = [0 * state for state in streams[b]], 0
+            held = []
+            for t in range(start, min(start + window, len(xs))):
+                new, D, E, immediate = stack_step(kinds, p, streams[b], xs[t, b], delay)
+                h = new[-1][0]
+                error = p["readout.weight"] @ h + p["readout.bias"] - targets[t, b]
+                losses[t] += 0.5 * error @ error / batch
+                grads["readout.weight"] += np.outer(error, h) / batch
+                grads["readout.bias"] += error / batch
+                delta = np.zeros(level.size)
+                delta[top : top + h.size] = p["readout.weight"].T @ error / batch
+                by_weight = np.stack([immediate[name][:, at] for name, at in weights], 1)
+                held.append((D, E, by_weight, delta))
+                streams[b] = new
+            grad, along = np.zeros(len(weights)), np.zeros(level.size)
+            down = np.eye(level.size)
+            if window > 1:
+                for D, E, by_weight, delta in reversed(held):
+                    along = np.linalg.solve(down - E.T, along + delta)
+                    grad += by_weight.T @ along
+                    along = D.T @ along
+                grad += J[b].T @ along
+            for D, E, by_weight, delta in held:
+                old, J[b] = J[b].copy(), 0
+                for k in range(len(kinds)):
+                    rows = level == k
+                    now = by_weight + (D * apart) @ old + (E * apart) @ J[b]
+                    J[b][rows] = np.where(kept, now, 0)[rows]
+                if window == 1:
+                    grad += J[b].T @ (delta if across else np.linalg.solve(down - E.T, delta))
+            for (name, at), value in zip(weights, grad, strict=True):
+                grads[name].flat[at] += value
+        for name, grad in grads.items():
+            p[name] -= rate * grad
+    return losses, p

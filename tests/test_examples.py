@@ -25,6 +25,7 @@ LEARNING = {
     "endless": ([], 0.7),
     "river_flow": (["river"], 1.0),
     "text": ([], 0.8),
+    "two_layers": ([], 0.5),
 }
 
 

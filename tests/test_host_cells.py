@@ -10,9 +10,9 @@ import pytest
 
 from sparsegrad import ALIF, GRU, RTRL, SGD, Cell, CellKind, Linear, Map, OnlineLearner, SnAp
 from sparsegrad.cells.functions import sigmoid, tanh
-from sparsegrad.interop.addresses import require_cell, update_word
+from sparsegrad.interop.addresses import require_cell
 from sparsegrad.interop.c import CCell, functions
-from sparsegrad.kernels.interop.updates import BUILT_IN
+from sparsegrad.kernels.cells.updates import BUILT_IN
 from sparsegrad.registry import CELLS
 
 STEPS, BATCH, INPUTS, UNITS, OUTPUTS = 6, 3, 4, 9, 5
@@ -222,4 +222,4 @@ def test_what_is_no_cell_is_refused_in_one_line():
 def test_built_in_updates_hold_no_address():
     for row in CELLS.values():
         cell = a_cell(row.load())
-        assert (update_word(cell) < len(BUILT_IN)) == (cell.kind.update in BUILT_IN)
+        assert (cell.kind.word(cell.dtype) < len(BUILT_IN)) == (cell.kind.update in BUILT_IN)

@@ -151,6 +151,15 @@ def test_whole_steps_are_compared():
     assert all(0 < line["share_of_bandwidth"] < 1 for line in lines[5:])
 
 
+def test_stacks_are_compared():
+    done = script("stack.py", "--toy")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["what"] for line in lines] == [*3 * ["counted"], "apart", "cosines"]
+    assert all(line["ratio"] > 0 for line in lines[:4])
+    assert lines[4]["RTRL, across"] == 1
+
+
 def test_the_registry_holds_what_it_promises():
     workloads = names()
     paper = [

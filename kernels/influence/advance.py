@@ -19,11 +19,12 @@ from ..compiler.decorators import into_caller
 from ..vectors.bundles import bundle, load_bundle, store_bundle
 from ..vectors.simd import SLACK, lanes, pointer
 from .block import Block, advance_block
-from .panels import CONTRACT, Panel, add_immediate, multiply_panel
+from .panels import CONTRACT, Panel, add_immediate, keep_new, multiply_panel
 from .store import Store
 from .tables import (
     END_SEGMENT,
     FIRST_ENTRY,
+    FIRST_ROW,
     FIRST_RUN,
     FIRST_SEGMENT,
     OFFSET,
@@ -71,28 +72,42 @@ def advance_range(
     runs, runs_there = pointer(data.runs, 0), pointer(program.runs, 0)
     batch, steps, D_size = data.dynamics_data.shape
     I_size = data.immediate_data.shape[2]
-    for p in range(begin, end):
+    p = begin
+    while p < end:
+        behind = p + 1  # of all stages of this panel
+        while behind < end and panels[behind, FIRST_ROW] > 0:
+            behind += 1
         rows, width, at = panels[p, ROWS], SLACK * panels[p, VECTORS], panels[p, OFFSET]
-        stride, first_run, last_run = (
-            panels[p, STRIDE], panels[p, FIRST_RUN], panels[p + 1, FIRST_RUN],
-        )  # fmt: skip
+        stride = panels[p, STRIDE]
         for b in range(batch):
             J, old, new = pointer(influence, b * size), pointer(scratch, 0), pointer(scratch[1], 0)
             _set_out(data.begins[b] >= 0, rows, width, J, at, stride, old, new)
             for t in range(max(data.begins[b], 0), held):
                 last = t + 1 == held
                 target = J if last else new
-                panel = Panel(
-                    rows, width, panels[p, FIRST_SEGMENT], panels[p, END_SEGMENT],
-                    panels[p, FIRST_ENTRY], at if last else 0,
-                    panels[p + 1, OFFSET] - at if last else 0, stride if last else width,
-                )  # fmt: skip
+                to, pitch = (at, stride) if last else (np.int64(0), width)
+                where = runs_there if last else runs
+                ahead: Any = panels[behind, OFFSET] - at if last else np.int64(0)
+                before = np.int64(0)
                 dynamics = pointer(data.dynamics_data, (b * steps + t) * D_size)
                 immediate = pointer(data.immediate_data, (b * steps + t) * I_size)
-                multiply_panel(False, panel, segments, entries, dynamics, target, old)
-                where = runs_there if last else runs
-                add_immediate(first_run, last_run, where, immediate, target)
+                for stage in range(p, behind):
+                    row = panels[stage, FIRST_ROW]
+                    if row > 0:
+                        keep_new(
+                            row - before, target, to + before * pitch, pitch, width, old,
+                            (rows + 1 + before) * width,
+                        )  # fmt: skip
+                    panel = Panel(
+                        rows, width, panels[stage, FIRST_SEGMENT], panels[stage, END_SEGMENT],
+                        panels[stage, FIRST_ENTRY], to + row * pitch, ahead, pitch,
+                    )  # fmt: skip
+                    multiply_panel(False, panel, segments, entries, dynamics, target, old)
+                    first, last_run = panels[stage, FIRST_RUN], panels[stage + 1, FIRST_RUN]
+                    add_immediate(first, last_run, where, immediate, target)
+                    before = row
                 old, new = new, old
+        p = behind
 
 
 @njit(cache=True, nogil=True, parallel=True)

@@ -19,7 +19,7 @@ from .tables import (
 
 @njit(cache=True, nogil=True)
 def panels_to_csr(
-    panels: NDArray[np.int64],  # (panels + 1, 9)         in
+    panels: NDArray[np.int64],  # (panels + 1, 10)        in
     members: NDArray[np.int64],  # (members + 1, 5)       in
     reached: NDArray[np.int32],  # (rows, 2)              in, sorted by unit within a supernode
     columns: NDArray[np.int32],  # (weights,)             in
@@ -42,7 +42,7 @@ def panels_to_csr(
 
 @njit(cache=True, nogil=True)
 def csr_to_panels(
-    panels: NDArray[np.int64],  # (panels + 1, 9)         in
+    panels: NDArray[np.int64],  # (panels + 1, 10)        in
     members: NDArray[np.int64],  # (members + 1, 5)       in
     reached: NDArray[np.int32],  # (rows, 2)              in, sorted by unit within a supernode
     columns: NDArray[np.int32],  # (weights,)             in

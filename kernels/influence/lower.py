@@ -213,7 +213,7 @@ def _add_inside(
 
 @from_python
 def find_runs(
-    panels: NDArray[np.int64],  # (panels + 1, 9)           in, but for FIRST_RUN: out
+    panels: NDArray[np.int64],  # (panels + 1, 10)          in, but for FIRST_RUN: out
     members: NDArray[np.int64],  # (members + 1, 5)         in
     block_of: NDArray[np.int64],  # (members,)              in
     block_indptr: NDArray[np.int64],  # (blocks + 1,)       in

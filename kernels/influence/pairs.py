@@ -34,27 +34,26 @@ def order_rows(
     group_indptr: NDArray[np.int64],  # (groups + 1,)   in
     members: NDArray[np.int64],  # (blocks,)            in, the blocks of each group
     block_indptr: NDArray[np.int64],  # (blocks + 1,)  in
-    source_indptr: NDArray[np.int64],  # (rows + 1,)    in
+    keys: NDArray[np.int64],  # (rows,)                 in, from 0
     rows: NDArray[np.int64],  # (rows,)                 out, group by group
     owner: NDArray[np.int32],  # (rows,)                out, block of each row
-    starts: NDArray[np.int64],  # (most sources + 2,)   scratch, zero on entry and exit
+    starts: NDArray[np.int64],  # (largest key + 2,)    scratch, zero on entry and exit
 ) -> None:
-    """Order the rows of each group by their number of sources, most first: a counting sort."""
+    """Order the rows of each group by a key: a counting sort."""
     most = starts.size - 2
     begin = 0
     for g in range(len(group_indptr) - 1):
         for k in range(group_indptr[g], group_indptr[g + 1]):
             for r in range(block_indptr[members[k]], block_indptr[members[k] + 1]):
                 owner[r] = members[k]
-                starts[most - (source_indptr[r + 1] - source_indptr[r]) + 1] += 1
+                starts[keys[r] + 1] += 1
         for c in range(most + 1):
             starts[c + 1] += starts[c]
         end = begin + starts[most + 1]
         for k in range(group_indptr[g], group_indptr[g + 1]):
             for r in range(block_indptr[members[k]], block_indptr[members[k] + 1]):
-                c = most - (source_indptr[r + 1] - source_indptr[r])
-                rows[begin + starts[c]] = r
-                starts[c] += 1
+                rows[begin + starts[keys[r]]] = r
+                starts[keys[r]] += 1
         begin = end
         for c in range(starts.size):
             starts[c] = 0
@@ -134,6 +133,7 @@ def fill_entries(
     block_indptr: NDArray[np.int64],  # (blocks + 1,) in
     owner: NDArray[np.int32],  # (rows,)                  in
     places: NDArray[np.int32],  # (rows,)                 in
+    levels: NDArray[np.int32],  # (rows,)                 in, a row reads this step's lower levels
     entries: NDArray[np.int64],  # (entries, 2)           out
     marks: NDArray[np.int64],  # (most rows of a block,)   scratch, -1 on entry
     positions: NDArray[np.int32],  # likewise             scratch
@@ -157,11 +157,13 @@ def fill_entries(
                 m = sources[e, SOURCE_ROW]
                 if shared > 0 and marks[m] == 2 * pair:
                     marks[m] = 2 * pair + 1
-                    entries[at, A] = _packed(positions[m], places[first_a + m])
-                    entries[at, B] = _packed(sources[e, DYNAMICS_PLACE], places[first_b + m])
+                    place_of_m = _source_place(places, levels, first_b + m, b, zeros)
+                    entries[at, A] = _packed(positions[m], place_of_m)
+                    entries[at, B] = _packed(sources[e, DYNAMICS_PLACE], place_of_m)
                     at += 1
                 else:
-                    entries[place, B] = _packed(sources[e, DYNAMICS_PLACE], places[first_b + m])
+                    place_of_m = _source_place(places, levels, first_b + m, b, zeros)
+                    entries[place, B] = _packed(sources[e, DYNAMICS_PLACE], place_of_m)
                     place += 1
             # A row's own first position beside the row of zeros: nothing foreign can spoil it.
             spare = _packed(_first_position(source_indptr, sources, b), zeros)
@@ -171,12 +173,22 @@ def fill_entries(
             for e in range(source_indptr[a], source_indptr[a + 1]):
                 m = sources[e, SOURCE_ROW]
                 if shared == 0 or marks[m] == 2 * pair:
-                    entries[place, A] = _packed(sources[e, DYNAMICS_PLACE], places[first_a + m])
+                    place_of_m = _source_place(places, levels, first_a + m, a, zeros)
+                    entries[place, A] = _packed(sources[e, DYNAMICS_PLACE], place_of_m)
                     place += 1
             spare = _packed(_first_position(source_indptr, sources, a), zeros)
             for e in range(place, end):
                 entries[e, A] = spare
             at = end
+
+
+# In scratch the panel's old rows come first, `zeros` of them, a row of zeros, then the new ones.
+@from_kernels
+def _source_place(
+    places: NDArray[np.int32], levels: NDArray[np.int32], source: int, row: int, zeros: int
+) -> Any:
+    place = np.int64(places[source])
+    return place + zeros + 1 if levels[source] < levels[row] else place
 
 
 @from_kernels

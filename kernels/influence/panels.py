@@ -13,9 +13,12 @@ of weights, so a step is, panel by panel,
 4. (optionally) contract the panel with δ while it is still in L1.
 
 J is read once and written once per step. Narrow panels of several supernodes go through together,
-as one with more rows. Rows follow each other in memory in the order of step 2 and a vector store
-may spill over the end of its row: what it spills on is written after it, or is the slack at the
-panel's end. Structure comes from `Influence.program`, which `lower` writes.
+as one with more rows. Where rows read rows of this very step (a layer reads the one below it), the
+panel goes in *stages*, steps 2 and 3 for one level after the other: what a stage has written is
+copied to scratch behind the row of zeros, where the entries of the next ones find it. Rows follow
+each other in memory in the order of step 2 and a vector store may spill over the end of its row:
+what it spills on is written after it, or is the slack at the panel's end. Structure comes from
+`Influence.program`, which `lower` writes.
 """
 
 from collections.abc import Callable
@@ -57,6 +60,7 @@ from .tables import (
     FIRST_ENTRY,
     FIRST_MEMBER,
     FIRST_REACHED,
+    FIRST_ROW,
     FIRST_RUN,
     FIRST_SEGMENT,
     FIRST_VALUE,
@@ -202,6 +206,16 @@ def multiply_panel(copies, panel, segments, entries, dynamics, J, old):
                 _columns(bundle(J, 10), *work)
 
 
+@from_kernels
+def keep_new(rows, J, at, stride, width, old, to):
+    """Copy the rows that a stage has written for the stages behind it."""
+    n = lanes(J)
+    nothing = bundle(J, 1)
+    for r in range(rows):
+        for c in range(0, width, n):
+            store_bundle(old, to + r * width + c, load_bundle(J, at + r * stride + c, nothing))
+
+
 # Values that lie one after the other are added by vectors.
 @into_caller
 def add_immediate(first, last, runs, immediate, J):
@@ -285,7 +299,7 @@ def panels_range(
     begin: int,  # first panel                                               in
     end: int,  # one past the last                                           in
     mode: int,  # UPDATE, CONTRACT or both                                   in
-    panels: NDArray[np.int64],  # (panels + 1, 9)                            in
+    panels: NDArray[np.int64],  # (panels + 1, 10)                            in
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
     members: NDArray[np.int64],  # (members + 1, 5)                          in
@@ -310,34 +324,49 @@ def panels_range(
     a_grad, a_scratch = pointer(grad, 0), pointer(scratch, 0)
     batch, size = shape_of(influence)
     D_size, I_size = dynamics_data.shape[1], immediate_data.shape[1]
-    for p in range(begin, end):
+    p = begin
+    while p < end:
+        behind = p + 1  # of all stages of this panel
+        while behind < end and index(a_panels, PANEL_FIELDS * behind + FIRST_ROW) > 0:
+            behind += 1
         for b in range(batch):
             # From this panel to the next one to be touched.
             ahead = size
             if b == batch - 1:
-                ahead = panels[p + 1, OFFSET] - panels[p, OFFSET] - b * size
-            J, here, then = stream_of(influence, b), PANEL_FIELDS * p, PANEL_FIELDS * (p + 1)
+                ahead = panels[behind, OFFSET] - panels[p, OFFSET] - b * size
+            J, here = stream_of(influence, b), PANEL_FIELDS * (behind - 1)
             at, stride = index(a_panels, here + OFFSET), index(a_panels, here + STRIDE)
             if mode & UPDATE:
-                panel = Panel(
-                    index(a_panels, here + ROWS), SLACK * index(a_panels, here + VECTORS),
-                    index(a_panels, here + FIRST_SEGMENT), index(a_panels, here + END_SEGMENT),
-                    index(a_panels, here + FIRST_ENTRY), at, ahead, stride,
-                )  # fmt: skip
+                rows, width = index(a_panels, here + ROWS), SLACK * index(a_panels, here + VECTORS)
                 dynamics = pointer(dynamics_data, b * D_size)
-                old = copy_in(a_scratch, J)
-                multiply_panel(True, panel, a_segments, a_entries, dynamics, J, old)
-                first, last = index(a_panels, here + FIRST_RUN), index(a_panels, then + FIRST_RUN)
                 immediate = pointer(immediate_data, b * I_size)
-                add_immediate(first, last, a_runs, immediate, rounded_anew(J))
+                old, before = copy_in(a_scratch, J), 0
+                for stage in range(PANEL_FIELDS * p, PANEL_FIELDS * behind, PANEL_FIELDS):
+                    row = index(a_panels, stage + FIRST_ROW)
+                    if row > 0:
+                        keep_new(
+                            row - before, J, at + before * stride, stride, width, old,
+                            (rows + 1 + before) * width,
+                        )  # fmt: skip
+                    panel = Panel(
+                        rows, width, index(a_panels, stage + FIRST_SEGMENT),
+                        index(a_panels, stage + END_SEGMENT), index(a_panels, stage + FIRST_ENTRY),
+                        at + row * stride, ahead, stride,
+                    )  # fmt: skip
+                    multiply_panel(row == 0, panel, a_segments, a_entries, dynamics, J, old)
+                    first = index(a_panels, stage + FIRST_RUN)
+                    last = index(a_panels, stage + PANEL_FIELDS + FIRST_RUN)
+                    add_immediate(first, last, a_runs, immediate, rounded_anew(J))
+                    before = row
             if mode & CONTRACT:
                 first = index(a_panels, here + FIRST_MEMBER)
-                last = index(a_panels, then + FIRST_MEMBER)
+                last = index(a_panels, here + PANEL_FIELDS + FIRST_MEMBER)
                 delta = pointer(state_grad, b * state_grad.shape[1])
                 _contract(
                     first, last, b, at, stride, a_members, a_reached, a_columns, delta, J, a_grad,
                     a_scratch,
                 )  # fmt: skip
+        p = behind
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -374,7 +403,7 @@ def panels_threads(
 # J ← P ∘ (I + D J)
 @njit(cache=True, nogil=True)
 def panels_update(
-    panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
+    panels: NDArray[np.int64],  # (panels + 1, 10)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
     members: NDArray[np.int64],  # (members + 1, 5)                          in
@@ -399,7 +428,7 @@ def panels_update(
 # grad ← Σ_b J_bᵀ δ_b
 @njit(cache=True, nogil=True)
 def panels_contract(
-    panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
+    panels: NDArray[np.int64],  # (panels + 1, 10)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
     members: NDArray[np.int64],  # (members + 1, 5)                          in
@@ -421,7 +450,7 @@ def panels_contract(
 # both, in one pass over J
 @njit(cache=True, nogil=True)
 def panels_update_and_contract(
-    panels: NDArray[np.int64],  # (panels + 1, 9)              in, `Influence.program` …
+    panels: NDArray[np.int64],  # (panels + 1, 10)              in, `Influence.program` …
     segments: NDArray[np.int64],  # (segments, 3)                            in
     entries: NDArray[np.int64],  # (entries, 2)                              in
     members: NDArray[np.int64],  # (members + 1, 5)                          in

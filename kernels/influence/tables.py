@@ -5,7 +5,7 @@ one flat array, so that a C program can hold it too. Numba freezes these numbers
 """
 
 # panels: int64, (panels + 1, PANEL_FIELDS). The last row ends J, the members and the runs.
-PANEL_FIELDS = 9
+PANEL_FIELDS = 10
 (
     OFFSET,  # of the panel in J
     ROWS,
@@ -16,6 +16,7 @@ PANEL_FIELDS = 9
     FIRST_ENTRY,
     FIRST_MEMBER,
     FIRST_RUN,
+    FIRST_ROW,  # that it writes: above 0 in a later stage of the panel before it, see `panels`
 ) = range(PANEL_FIELDS)
 
 # segments: int64, (segments, SEGMENT_FIELDS). Pairs of rows with equally long lists.

@@ -5,8 +5,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..cells.maps import Maps, apply_maps, dynamics_values, immediate_values
+from ..cells.updates import elementwise
 from .addresses import CELL_INPUTS, CELL_UNITS, CELL_UPDATE, cell_at
-from .updates import elementwise
 
 
 @njit(cache=True, nogil=True)

@@ -11,9 +11,9 @@ from numba import carray, njit
 from numpy.typing import NDArray
 
 from ..cells.maps import Maps, Partials, apply_maps, dynamics_values, immediate_values
+from ..cells.updates import elementwise
 from ..influence.panels import CONTRACT, UPDATE, panels_range
 from .addresses import CELL_INPUTS, CELL_UPDATE, cell_at, program_at, real_at, work_at
-from .updates import elementwise
 
 FINE = -1
 COMPARED, SURE, LEARNABLE = 1, 2, 4

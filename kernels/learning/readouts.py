@@ -46,7 +46,7 @@ def affine(
     abreast: int,
     weight: NDArray[np.floating],  # (sources, targets)  in
     bias: NDArray[np.floating],  # (targets,)            in
-    source: NDArray[np.floating],  # (sources,)          in
+    source: NDArray[np.floating],  # (sources,) or more  in
     target: NDArray[np.floating],  # (targets,)          out
 ) -> None:
     """Form target = weightᵀ source + bias, for one stream or for streams abreast."""
@@ -55,7 +55,7 @@ def affine(
         return
     for o in range(target.size):
         target[o] = bias[o]
-    for j in range(source.size):
+    for j in range(weight.shape[0]):
         value = source[j]
         for o in range(target.size):
             target[o] += weight[j, o] * value

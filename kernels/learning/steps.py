@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from ..cells.layers import Layers, step_layers
 from ..cells.maps import Maps, apply_rows
 from ..cells.maps_abreast import apply_rows_abreast
 from ..compiler.borrow import borrow
@@ -76,6 +77,7 @@ class Learner(NamedTuple):
     """What is learned, and how the gradient is spent."""
 
     maps: Maps
+    layers: Layers | None  # of a stack; None: one cell
     parts: NDArray[np.int64]  # (parts + 1,) units that a thread takes at a time
     threads: int | None  # that share the parts; None: no more than one
     readout: Readout
@@ -216,9 +218,49 @@ def apply_parts(
         apply_shared(threads, parts, abreast, maps, sources, pre, gathered)
 
 
+@njit(cache=True, nogil=True)
+def form_maps(
+    layers: Layers | None,
+    threads: int | None,
+    parts: NDArray[np.int64],
+    abreast: int,
+    maps: Maps,
+    sources: NDArray[np.floating],
+    pre: NDArray[np.floating],
+    gathered: NDArray[np.floating],
+) -> None:
+    """Run `apply_parts` on one cell; the maps of layers wait for the states below them."""
+    if layers is None:
+        apply_parts(threads, parts, abreast, maps, sources, pre, gathered)
+
+
+@njit(cache=True, nogil=True)
+def form_states(
+    layers: Layers | None,
+    update: Callable[..., None],  # of one cell
+    abreast: int,
+    maps: Maps,  # in
+    sources: NDArray[np.floating],  # (sources,)            in; of layers in/out
+    old_state: NDArray[np.floating],  # (C, units)          in
+    pre: NDArray[np.floating],  # (maps, units)             in; of layers out
+    new_state: NDArray[np.floating],  # (C, units)          out
+    d_state: NDArray[np.floating],  # (C, C, units)         out
+    d_pre: NDArray[np.floating],  # (C, maps, units)        out
+    gathered: NDArray[np.floating],  # as of `apply_part`   of layers out
+) -> None:
+    """Form the new state of a group of streams; a stack's arrays are (1, …, all) of all layers."""
+    if layers is None:
+        update(old_state, pre, new_state, d_state, d_pre)
+    else:
+        step_layers(
+            layers, abreast, maps, sources, old_state.ravel(), pre.ravel(), new_state.ravel(),
+            d_state.ravel(), d_pre.ravel(), gathered,
+        )  # fmt: skip
+
+
 @into_caller
 def observe(
-    update: Callable[..., None],
+    update: Callable[..., None],  # of one cell
     learner: Learner,  # in
     chunk: Chunk,  # in; losses out
     t: int,
@@ -235,15 +277,17 @@ def observe(
     b = take_input(chunk.xs[t], steps.resets[k], abreast, streams.old_state, sources)
     if b >= 0:
         return BAD_INPUT, b
-    apply_parts(
-        learner.threads, learner.parts, abreast, learner.maps, sources, pre, steps.gathered[k]
-    )
+    form_maps(
+        learner.layers, learner.threads, learner.parts, abreast, learner.maps, sources, pre,
+        steps.gathered[k],
+    )  # fmt: skip
     total = 0.0
     for group in range(pre.shape[0]):
         new_state, error = streams.new_state[group], streams.error[group]
-        update(
+        form_states(
+            learner.layers, update, abreast, learner.maps, sources[group],
             streams.old_state[group], pre[group], new_state, steps.d_state[k, group],
-            steps.d_pre[k, group],
+            steps.d_pre[k, group], steps.gathered[k, group],
         )  # fmt: skip
         lane = bad_stream(new_state.ravel(), abreast)
         if lane >= 0:
@@ -391,7 +435,7 @@ def lost(streams: Streams, t: int | np.int64) -> tuple[int, int, int]:
 
 @njit(cache=True, nogil=True)
 def run_forward(
-    update: Callable[..., None],
+    update: Callable[..., None],  # of one cell
     learner: Learner,  # in
     chunk: Chunk,  # in; losses out
     streams: Streams,  # in/out

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from ..cells.layers import Layers, pull_layers
 from ..cells.maps import Maps, Partials, pull_rows, pull_states
 from ..cells.maps_abreast import pull_rows_abreast
 from ..compiler.borrow import borrow
@@ -111,6 +112,37 @@ def pull_parts(
 
 
 @njit(cache=True, nogil=True)
+def pull_step(
+    layers: Layers | None,
+    threads: int | None,
+    parts: NDArray[np.int64],
+    abreast: int,
+    maps: Maps,
+    partials: Partials,  # of one cell
+    sources: NDArray[np.floating],  # (groups, sources)           in
+    d_state: NDArray[np.floating],  # (groups, C, C, units)       in
+    d_pre: NDArray[np.floating],  # (groups, C, maps, units)      in
+    adjoint: NDArray[np.floating],  # (groups, C, units)          in   λ; of layers in/out
+    h_before: NDArray[np.floating],  # (parts, groups, units)     scratch; of layers (1, groups, z)
+    before: NDArray[np.floating],  # (groups, C, units)           out  Dᵀ λ
+    grad: NDArray[np.floating],  # (weights,)                     in/out
+) -> None:
+    """Go one step back, for all streams: grad += Iᵀ λ."""
+    if layers is None:
+        pull_parts(threads, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before, grad)
+        for g in range(adjoint.shape[0]):
+            pull_states(partials, d_state[g], adjoint[g], before[g])
+            for part in range(parts.size - 1):
+                add_to(h_before[part, g], before[g, 0])
+    else:
+        for g in range(adjoint.shape[0]):
+            pull_layers(
+                layers, abreast, maps, sources[g], d_state[g].ravel(), d_pre[g].ravel(),
+                adjoint[g].ravel(), h_before[0, g], before[g].ravel(), grad,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
 def unroll(
     learner: Learner,  # in; grad in/out
     partials: Partials,  # in
@@ -127,14 +159,11 @@ def unroll(
     adjoint[:] = 0
     for t in range(history.filled[0] - 1, -1, -1):
         add_to(steps.state_grad[t].ravel(), adjoint.ravel())
-        pull_parts(
-            learner.threads, learner.parts, abreast, learner.maps, partials, steps.sources[t],
-            steps.d_pre[t], adjoint, history.h_before, learner.grad,
+        pull_step(
+            learner.layers, learner.threads, learner.parts, abreast, learner.maps, partials,
+            steps.sources[t], steps.d_state[t], steps.d_pre[t], adjoint, history.h_before, before,
+            learner.grad,
         )  # fmt: skip
-        for g in range(adjoint.shape[0]):
-            pull_states(partials, steps.d_state[t, g], adjoint[g], before[g])
-            for part in range(learner.parts.size - 1):
-                add_to(history.h_before[part, g], before[g, 0])
         adjoint, before = before, adjoint
         for place in range(adjoint.shape[0] * abreast):
             if steps.resets[t, min(place, batch - 1)]:
@@ -154,9 +183,9 @@ def add_to(
 
 @njit(cache=True, nogil=True)
 def run_bptt(
-    update: Callable[..., None],
+    update: Callable[..., None],  # of one cell
     learner: Learner,
-    partials: Partials,
+    partials: Partials,  # of one cell
     chunk: Chunk,
     streams: Streams,
     steps: Steps,

@@ -7,7 +7,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..cells.maps import Dynamics, Partials, dynamics_values, immediate_gathered
+from ..cells.layers import Layers, immediate_of_layers, pull_down
+from ..cells.maps import Dynamics, Maps, Partials, dynamics_values, immediate_gathered
 from ..compiler.borrow import borrow
 from ..influence.exchange import seen_by_any
 from ..influence.store import Store, reset_stream, update_store
@@ -37,10 +38,39 @@ class Jacobians(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
+def form_immediate(
+    layers: Layers | None,
+    maps: Maps,  # in
+    partials: Partials,  # in, of one cell
+    gathered: NDArray[np.floating],  # (weights,) + SLACK    in
+    d_pre: NDArray[np.floating],  # (C, maps, units)         in
+    immediate_data: NDArray[np.floating],  # (nnz of I,)     out
+) -> None:
+    """Fill I's data of one stream."""
+    if layers is None:
+        immediate_gathered(maps, partials, gathered, d_pre, immediate_data)
+    else:
+        immediate_of_layers(layers, maps, gathered, d_pre.ravel(), immediate_data)
+
+
+@njit(cache=True, nogil=True)
+def hand_down(
+    layers: Layers | None,
+    maps: Maps,  # in
+    d_pre: NDArray[np.floating],  # (C, maps, units)         in
+    state_grad: NDArray[np.floating],  # (states,)           in/out
+) -> None:
+    """Hand the signal of one stream down to layers whose J does not cross to those above."""
+    if layers is not None:
+        if layers.apart:
+            pull_down(layers, 1, maps, d_pre.ravel(), state_grad)
+
+
+@njit(cache=True, nogil=True)
 def run_snap(
-    update: Callable[..., None],
+    update: Callable[..., None],  # of one cell
     learner: Learner,
-    partials: Partials,
+    partials: Partials,  # of one cell
     jacobians: Jacobians,
     chunk: Chunk,
     streams: Streams,
@@ -70,7 +100,10 @@ def run_snap(
             if steps.resets[0, b]:
                 reset_stream(store, b)
             dynamics_values(jacobians.dynamics, maps.weights, d_state, d_pre, D[b])
-            immediate_gathered(maps, partials, steps.gathered[0, b], d_pre, immediate[b])
+            form_immediate(
+                learner.layers, maps, partials, steps.gathered[0, b], d_pre, immediate[b]
+            )  # fmt: skip
+            hand_down(learner.layers, maps, d_pre, steps.state_grad[0, b])
         scored = any_scored(chunk.scales[t])
         update_store(shared, store, D, immediate, scored, steps.state_grad[0], learner.grad)
         if not finish(learner, streams):

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..cells.maps import Dynamics, Partials, dynamics_values, immediate_gathered
+from ..cells.maps import Dynamics, Partials, dynamics_values
 from ..compiler.borrow import borrow
 from ..compiler.decorators import into_caller
 from ..influence.advance import WindowData, contract
@@ -38,6 +38,7 @@ from ..learning.steps import (
     signal,
 )  # fmt: skip
 from .bptt import History, unroll
+from .snap import form_immediate
 from .uoro import RankOne, add_rank_one, follow_stream, push_stream
 
 
@@ -75,7 +76,7 @@ def last_resets(
 @njit(cache=True, nogil=True)
 def close_panels(
     learner: Learner,  # in; grad in/out
-    partials: Partials,  # in
+    partials: Partials,  # in, of one cell
     abreast: int,  # 1
     steps: Steps,  # in
     history: History,  # in, empty on return
@@ -98,9 +99,10 @@ def close_panels(
         for t in range(max(data.begins[b], 0), held):
             d_state, d_pre = steps.d_state[t, b], steps.d_pre[t, b]
             dynamics_values(carried.dynamics, weights, d_state, d_pre, data.dynamics_data[b, t])
-            immediate_gathered(
-                learner.maps, partials, steps.gathered[t, b], d_pre, data.immediate_data[b, t]
-            )
+            form_immediate(
+                learner.layers, learner.maps, partials, steps.gathered[t, b], d_pre,
+                data.immediate_data[b, t],
+            )  # fmt: skip
     carried.advance(held, carried.shared, carried.block, carried.store, data)
 
 
@@ -148,10 +150,10 @@ def _one_step(steps: Steps, t: int) -> Steps:
 
 @njit(cache=True, nogil=True)
 def run_window(
-    update: Callable[..., None],
+    update: Callable[..., None],  # of one cell
     close: Callable[..., None],  # what the method does with a full window
     learner: Learner,
-    partials: Partials,
+    partials: Partials,  # of one cell
     chunk: Chunk,
     streams: Streams,
     steps: Steps,

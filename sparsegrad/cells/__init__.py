@@ -15,6 +15,7 @@ from sparsegrad.cells.ltc import LTC
 from sparsegrad.cells.min_gru import MinGRU
 from sparsegrad.cells.peephole_lstm import PeepholeLSTM
 from sparsegrad.cells.rnn import RNN
+from sparsegrad.cells.stack import Stack
 
 __all__ = [
     "ALIF",
@@ -34,5 +35,6 @@ __all__ = [
     "MinGRU",
     "Neuron",
     "PeepholeLSTM",
+    "Stack",
     "check_cell",
 ]

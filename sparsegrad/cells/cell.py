@@ -1,6 +1,6 @@
 """A recurrent cell on weights that exist: masks, initial values, PyTorch's layout at the door."""
 
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,6 +19,17 @@ from sparsegrad.system.checks import float_type, integer, plain, real, sealed
 from sparsegrad.system.ownership import SetOnce
 
 _MOST = 2**31 - 2  # inputs, or units: their places are 32 bits wide
+
+
+class Shapes(NamedTuple):
+    """Shapes of what a step has of a group of streams; `kernels.learning.steps` says what of."""
+
+    state: tuple[int, int]
+    pre: tuple[int, int]
+    d_state: tuple[int, int, int]
+    d_pre: tuple[int, int, int]
+    sources: int
+    one: int  # first of the sources that are 1
 
 
 class Drawn(TypedDict, total=False):
@@ -302,6 +313,22 @@ class Cell(SetOnce):
     def states(self) -> int:
         """State numbers: units times components."""
         return self.units * self.kind.components
+
+    def shapes(self, abreast: int) -> Shapes:
+        """Return the shapes of a step's arrays for `abreast` streams side by side."""
+        components, maps, columns = self.kind.components, len(self.kind.maps), self.units * abreast
+        one = columns + self.inputs * abreast
+        return Shapes(
+            (components, columns), (maps, columns), (components, components, columns),
+            (components, maps, columns), one + abreast, one,
+        )  # fmt: skip
+
+    def running(self) -> tuple[Any, Any]:
+        """Return update and partials as compiled loops take them."""
+        return self.kind.compiled(self.dtype), self.kind.partials
+
+    def table(self) -> None:
+        """Return the layers of the net: one cell has none."""
 
     @property
     def weights(self) -> NDArray[Any]:

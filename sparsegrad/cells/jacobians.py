@@ -54,7 +54,7 @@ def own_pattern(cell: Net) -> "csr_array | None":
 
     if cell.kind.kept is cell.kind.partials:
         return None
-    row, column, _ = _own_entries(cell)
+    row, column, _ = own_entries(cell)
     states = cell.units * cell.kind.components
     return csr_array((np.ones(row.size, bool), (row, column)), shape=(states, states))
 
@@ -74,8 +74,15 @@ def dynamics_pattern(cell: Net) -> "tuple[csr_array, Dynamics]":
         What each value is the sum of, for `kernels.cells.dynamics_values`.
     """
     states = cell.units * cell.kind.components
-    own_row, own_column, own_source = _own_entries(cell)
-    run_length, run_source, weight, weight_row, weight_column = _weight_entries(cell)
+    return dynamics_of(own_entries(cell), weight_entries(cell), states)
+
+
+def dynamics_of(
+    own: tuple[NDArray[Any], ...], weights: tuple[NDArray[Any], ...], states: int
+) -> "tuple[csr_array, Dynamics]":
+    """Return the pattern of D and the source of its values from `own_entries`, `weight_entries`."""
+    own_row, own_column, own_source = own
+    run_length, run_source, weight, weight_row, weight_column = weights
     keys = np.concatenate([own_row, weight_row]) * states + np.concatenate(
         [own_column, weight_column]
     )
@@ -94,7 +101,7 @@ def dynamics_alone(cell: Net) -> "csr_array":
     """Return the pattern of D that `dynamics_pattern` has, without where its values come from."""
     partials, n_maps, units = cell.kind.partials, len(cell.kind.maps), cell.units
     states = units * cell.kind.components
-    own_row, own_column, _ = _own_entries(cell)
+    own_row, own_column, _ = own_entries(cell)
     codes = [own_row * states + own_column]
     for g in range(n_maps):
         start = cell.maps.indptr[g:-1:n_maps]
@@ -128,7 +135,7 @@ def _row_of_weight(cell: Net) -> NDArray[np.int64]:
     return np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
 
 
-def _own_entries(cell: Net) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def own_entries(cell: Net) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """∂s'_(c,u)/∂s_(b,u) outside the maps: row, column, place in d_state (C, C, units)."""
     units, partials = cell.units, cell.kind.partials
     c = partials.state_rows.astype(np.int64)[:, None]
@@ -138,7 +145,7 @@ def _own_entries(cell: Net) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     return (c * units + unit).ravel(), (b * units + unit).ravel(), source.ravel()
 
 
-def _weight_entries(cell: Net) -> tuple[NDArray[Any], ...]:
+def weight_entries(cell: Net) -> tuple[NDArray[Any], ...]:
     """∂s'_(c,u)/∂a_g · W_g[u, v]: runs (length, place in d_pre), entries (weight, row, column).
 
     A run is a row of the maps under one component.

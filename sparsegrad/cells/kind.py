@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sparsegrad.cells.formula import Formula
 from sparsegrad.kernels.cells.maps import Partials
+from sparsegrad.kernels.cells.updates import BUILT_IN
 from sparsegrad.kernels.compiler.pointers import INTERPRETED, pointer_to
 from sparsegrad.system.checks import sealed
 
@@ -170,6 +171,25 @@ class CellKind:
         """
         update = self.update.compiled if isinstance(self.update, Formula) else self.update
         return _pointer(update, np.dtype(dtype))  # its name would cost ten times the look-up
+
+    def word(self, dtype: np.dtype[Any]) -> int:
+        """Return what `kernels.cells.updates` knows the update by: its place, or its address.
+
+        The update at an address stays where it is as long as the process.
+
+        Raises
+        ------
+        RuntimeError
+            If it is interpreted and has no address.
+        """
+        if self.update in BUILT_IN:
+            return BUILT_IN.index(self.update)
+        if INTERPRETED:
+            raise RuntimeError(
+                "an update that is known by its address must be compiled, got NUMBA_DISABLE_JIT=1: "
+                "unset it"
+            )
+        return int(self.compiled(dtype).address)
 
 
 def _laid_out(

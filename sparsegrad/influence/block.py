@@ -89,7 +89,9 @@ def multiply_adds_of_blocks(pattern: ReachPattern, program: Program, window: int
     float or None
         The mean over a block, padding included; of one stream.
     """
-    if not pattern.saturated or not _by_itself(*_row_units(program)):
+    if not pattern.saturated or pattern.levels is not None:
+        return None
+    if not _by_itself(*_row_units(program)):
         return None
     steps = _steps_of_block(window)
     work = _dense_work(pattern, program, steps)

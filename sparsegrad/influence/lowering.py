@@ -25,6 +25,8 @@ from sparsegrad.kernels.influence.tables import (
     FIRST_ENTRY,
     FIRST_MEMBER,
     FIRST_REACHED,
+    FIRST_ROW,
+    FIRST_RUN,
     FIRST_SEGMENT,
     INSET,
     MEMBER_FIELDS,
@@ -38,6 +40,7 @@ from sparsegrad.kernels.influence.tables import (
     SEGMENT_FIELDS,
     SHARED,
     STRIDE,
+    TARGET,
     VECTORS,
     WIDTH,
 )
@@ -114,6 +117,7 @@ class _Pairs(NamedTuple):
     """The rows of every group in pairs."""
 
     indptr: NDArray[np.int64]  # (groups + 1,)
+    stages: NDArray[np.int64]  # (groups * levels + 1,): a group's pairs level by level
     lists: NDArray[np.int64]  # (pairs, 3), a segment of one pair each
     entries: NDArray[np.int64]  # (entries, 2)
     places: NDArray[np.int32]  # (rows,), of the blocks: the row of its panel
@@ -144,7 +148,8 @@ def _lower(pattern: ReachPattern) -> Program:
     rank[members.supernode] = np.arange(members.supernode.size)
     columns = np.argsort(rank[pattern.supernode], kind="stable").astype(np.int32)
     runs = _runs(pattern, blocks, pairs, members, panels, reached, columns)
-    return Program(panels, segments, pairs.entries, members.table, reached, columns, runs)
+    program = Program(panels, segments, pairs.entries, members.table, reached, columns, runs)
+    return program if pattern.levels is None else _in_stages(program, groups, pairs, segment_indptr)
 
 
 def _merge(pattern: ReachPattern, weights: NDArray[np.int64]) -> _Blocks:
@@ -207,18 +212,28 @@ def _pair(pattern: ReachPattern, blocks: _Blocks, groups: _Groups) -> _Pairs:
     n_rows = blocks.indptr[-1]
     source_indptr, sources = _sources(pattern, blocks)
     rows, owner = np.empty(n_rows, np.int64), np.empty(n_rows, np.int32)
-    starts = np.zeros(np.diff(source_indptr).max(initial=0) + 2, np.int64)
-    order_rows(groups.indptr, groups.order, blocks.indptr, source_indptr, rows, owner, starts)
+    count = np.diff(source_indptr)
+    most = int(count.max(initial=0))
+    levels, n_levels = _row_levels(pattern, blocks)
+    keys = (most + 1) * levels.astype(np.int64) + most - count  # the longest of each level first
+    starts = np.zeros((most + 1) * n_levels + 1, np.int64)
+    order_rows(groups.indptr, groups.order, blocks.indptr, keys, rows, owner, starts)
     tall = np.diff(blocks.indptr)
-    row_indptr = np.concatenate(([0], np.cumsum(tall[groups.order])))[groups.indptr]
-    pair_indptr = np.concatenate(([0], np.cumsum((np.diff(row_indptr) + 1) // 2)))
+    group_of = np.empty(tall.size, np.int64)
+    group_of[groups.order] = np.repeat(np.arange(groups.indptr.size - 1), np.diff(groups.indptr))
+    in_stage = np.bincount(
+        n_levels * np.repeat(group_of, tall) + levels, minlength=n_levels * (groups.indptr.size - 1)
+    )
+    row_indptr = np.concatenate(([0], np.cumsum(in_stage)))
+    stages = np.concatenate(([0], np.cumsum((in_stage + 1) // 2)))
+    pair_indptr = stages[::n_levels]
     pairs = np.empty((pair_indptr[-1], 2), np.int64)
     lists = np.empty((pair_indptr[-1], SEGMENT_FIELDS), np.int64)
     most = tall.max(initial=0)
     marks = np.full(most, -1, np.int64)
-    vectors = groups.vectors[groups.order[groups.indptr[:-1]]]
+    vectors = np.repeat(groups.vectors[groups.order[groups.indptr[:-1]]], n_levels)
     pair_rows(
-        row_indptr, vectors, source_indptr, sources, rows, owner, pair_indptr, pairs, lists,
+        row_indptr, vectors, source_indptr, sources, rows, owner, stages, pairs, lists,
         np.zeros(n_rows, bool), marks,
     )  # fmt: skip
     places = np.empty(n_rows, np.int32)
@@ -228,10 +243,17 @@ def _pair(pattern: ReachPattern, blocks: _Blocks, groups: _Groups) -> _Pairs:
     entries = np.empty((lists[:, SHARED].sum() + lists[:, OWN].sum(), ENTRY_FIELDS), np.int64)
     marks[:] = -1
     fill_entries(
-        pair_indptr, pairs, lists, source_indptr, sources, blocks.indptr, owner, places, entries,
-        marks, np.empty(most, np.int32),
+        pair_indptr, pairs, lists, source_indptr, sources, blocks.indptr, owner, places, levels,
+        entries, marks, np.empty(most, np.int32),
     )  # fmt: skip
-    return _Pairs(pair_indptr, lists, entries, places)
+    return _Pairs(pair_indptr, stages, lists, entries, places)
+
+
+def _row_levels(pattern: ReachPattern, blocks: _Blocks) -> tuple[NDArray[np.int32], int]:
+    """Return the level of each row of the blocks, and how many levels there are."""
+    if pattern.levels is None:
+        return np.zeros(blocks.indptr[-1], np.int32), 1
+    return pattern.levels[blocks.indices[: blocks.indptr[-1]]], int(pattern.levels.max()) + 1
 
 
 def _sources(pattern: ReachPattern, blocks: _Blocks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -247,9 +269,9 @@ def _sources(pattern: ReachPattern, blocks: _Blocks) -> tuple[NDArray[np.int64],
 
 
 def _segments(pairs: _Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the segments of all pairs, and where those of each group begin."""
-    # Equal neighbours make a segment; none reaches from one group into the next.
-    lists, indptr = pairs.lists, pairs.indptr
+    """Return the segments of all pairs, and where those of each stage of a group begin."""
+    # Equal neighbours make a segment; none reaches from one stage into the next.
+    lists, indptr = pairs.lists, pairs.stages
     new = np.ones(len(lists), bool)
     new[1:] = (lists[1:] != lists[:-1]).any(axis=1)
     new[indptr[:-1][np.diff(indptr) > 0]] = True
@@ -304,8 +326,9 @@ def _panels(
     # two lines costs two, a padded row more traffic.
     line = _round_up(widest, SLACK)
     panels[:, STRIDE] = np.where(8 * line <= 9 * widest, line, _round_up(widest, 4))
-    panels[:, FIRST_SEGMENT] = segment_indptr[group]
-    panels[:, END_SEGMENT] = segment_indptr[group + 1]
+    of_group = segment_indptr[:: (pairs.stages.size - 1) // opens.size]
+    panels[:, FIRST_SEGMENT] = of_group[group]
+    panels[:, END_SEGMENT] = of_group[group + 1]
     panels[:, FIRST_ENTRY] = entry_indptr[group]
     # The last row's vectors reach as far as whole lines would.
     last = SLACK * panels[:, VECTORS] - panels[:, STRIDE]
@@ -313,6 +336,37 @@ def _panels(
     table[1:, OFFSET] = np.cumsum(_round_up(sizes, SLACK))
     table[1:, FIRST_MEMBER] = np.cumsum(np.where(pieces > 1, 1, in_group)[group])
     return table
+
+
+def _in_stages(
+    program: Program, groups: _Groups, pairs: _Pairs, segment_indptr: NDArray[np.int64]
+) -> Program:
+    """Give a row of the table to each level of a panel that has rows of it."""
+    opens = groups.indptr[:-1]
+    group = np.repeat(np.arange(opens.size), groups.pieces[groups.order[opens]])
+    n_levels = (pairs.stages.size - 1) // opens.size
+    has = (np.diff(pairs.stages).reshape(-1, n_levels) > 0)[group]
+    has[~has.any(axis=1), 0] = True  # a panel of no rows has its weights all the same
+    panel, level = np.nonzero(has)
+    stage = n_levels * group[panel] + level
+    lengths = pairs.lists[:, SHARED] + pairs.lists[:, OWN]
+    entry_indptr = np.concatenate(([0], np.cumsum(lengths)))[pairs.stages]
+    table = program.panels[np.append(panel, len(program.panels) - 1)]
+    stages = table[:-1]
+    stages[:, FIRST_ROW] = 2 * (pairs.stages[stage] - pairs.stages[n_levels * group[panel]])
+    stages[:, FIRST_SEGMENT] = segment_indptr[stage]
+    stages[:, END_SEGMENT] = segment_indptr[stage + 1]
+    stages[:, FIRST_ENTRY] = entry_indptr[stage]
+    # its runs: those of the rows that it writes
+    of_run = np.repeat(np.arange(len(program.panels) - 1), np.diff(program.panels[:, FIRST_RUN]))
+    offset, stride = program.panels[of_run][:, [OFFSET, STRIDE]].T
+    row = (program.runs[:, TARGET] - offset) // stride
+    tallest = int(program.panels[:, ROWS].max()) + 1
+    place = tallest * panel + stages[:, FIRST_ROW]
+    of_stage = np.searchsorted(place, tallest * of_run + row, side="right") - 1
+    table[:, FIRST_RUN] = np.searchsorted(np.sort(of_stage), np.arange(len(table)))
+    runs = program.runs[np.argsort(of_stage, kind="stable")]
+    return program._replace(panels=table, runs=runs)
 
 
 def _runs(

@@ -12,6 +12,7 @@ from sparsegrad.kernels.influence.tables import (
     FIRST_ENTRY,
     FIRST_MEMBER,
     FIRST_REACHED,
+    FIRST_ROW,
     FIRST_RUN,
     FIRST_SEGMENT,
     FIRST_VALUE,
@@ -36,9 +37,10 @@ class Program(NamedTuple):
 
     Attributes
     ----------
-    panels : int64 array, (panels + 1, 9)
+    panels : int64 array, (panels + 1, 10)
         Offset in J, rows, vectors of 16 columns, stride, first and last segment, first entry,
-        first member, first run; the last row ends J, the members and the runs.
+        first member, first run, first row that is written; the last row ends J, the members and
+        the runs. A panel whose rows read each other within a step has a row here for each stage.
     segments : int64 array, (segments, 3)
         Pairs of rows with equally long lists: pairs, shared entries, own entries of each.
     entries : int64 array, (entries, 2)
@@ -72,8 +74,8 @@ class Program(NamedTuple):
     @property
     def scratch_size(self) -> int:
         """Elements of scratch that one thread needs: the tallest panel and a row of zeros."""
-        rows, vectors = self.panels[:-1, ROWS], self.panels[:-1, VECTORS]
-        return int(((rows + 1) * vectors).max(initial=MOST_VECTORS)) * SLACK + SLACK
+        rows, vectors, again = self.panels[:-1, [ROWS, VECTORS, FIRST_ROW]].T
+        return int(((rows + 1 + again) * vectors).max(initial=MOST_VECTORS)) * SLACK + SLACK
 
     def moved(self, weights: int, values: int, size: int = 0) -> "Program":
         """Return the program of the same panels behind so many weights, values of I and J's."""
@@ -133,4 +135,6 @@ def cut_work(program: Program, batch: int, threads: int) -> NDArray[np.int64]:
     work = np.cumsum(batch * (loads + 4 * panels[:, ROWS] * vectors + _PANEL))
     threads = int(min(threads, work.size, max(1, work[-1] // _SHARE)))
     inner = np.searchsorted(work, work[-1] * np.arange(1, threads) // threads)
+    begins = np.append(np.flatnonzero(panels[:, FIRST_ROW] == 0), work.size)  # stages stay together
+    inner = begins[np.searchsorted(begins, inner)]
     return np.concatenate(([0], inner, [work.size])).astype(np.int64)

@@ -13,7 +13,6 @@ from sparsegrad.influence.influence import Influence
 from sparsegrad.kernels.cells.maps import Dynamics
 from sparsegrad.kernels.compiler.pointers import INTERPRETED
 from sparsegrad.kernels.interop.addresses import ARRAYS
-from sparsegrad.kernels.interop.updates import BUILT_IN
 
 
 def require_cell(cell: Any) -> None:
@@ -31,17 +30,6 @@ def require_cell(cell: Any) -> None:
         )
     if INTERPRETED:
         raise RuntimeError("a host's steps must be compiled, got NUMBA_DISABLE_JIT=1: unset it")
-
-
-def update_word(cell: Cell) -> int:
-    """Return what a cell's update is known by: its place in BUILT_IN, or its address.
-
-    The update at an address stays where it is as long as the process.
-    """
-    update = cell.kind.update
-    if update in BUILT_IN:
-        return BUILT_IN.index(update)
-    return int(cell.kind.compiled(cell.dtype).address)
 
 
 def program_sizes(influence: Influence) -> list[int]:
@@ -77,7 +65,7 @@ def cell_sizes(cell: Cell, dynamics: Dynamics) -> list[int]:
         cell.inputs,
         cell.kind.components,
         len(cell.kind.maps),
-        update_word(cell),
+        cell.kind.word(cell.dtype),
         cell.weights.size,
         partials.map_components.size,
         partials.state_rows.size,

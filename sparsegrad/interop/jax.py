@@ -49,12 +49,11 @@ from sparsegrad.interop.addresses import (
     program_arrays,
     program_sizes,
     require_cell,
-    update_word,
 )
 from sparsegrad.interop.jax_window import Pulls
+from sparsegrad.kernels.cells.updates import BUILT_IN
 from sparsegrad.kernels.influence.panels import panels_update
 from sparsegrad.kernels.interop import xla
-from sparsegrad.kernels.interop.updates import BUILT_IN
 from sparsegrad.symbolic.pattern import ReachPattern, reach
 from sparsegrad.system.memory import require_memory
 
@@ -108,7 +107,7 @@ class SnapStep:
                 "a float64 cell must have jax_enable_x64, got it switched off: "
                 'jax.config.update("jax_enable_x64", True)'
             )
-        self._exports = update_word(cell) < len(BUILT_IN)
+        self._exports = cell.kind.word(cell.dtype) < len(BUILT_IN)
         self._names = _register(self._dtype, "" if self._exports else f"_{_PROCESS}")
         self.cell, self.n = cell, n
         pattern, dynamics = dynamics_pattern(cell)

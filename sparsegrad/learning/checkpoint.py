@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import NAMES, Cell
+from sparsegrad.cells.stack import Stack
 from sparsegrad.influence.storage import WORDS
 from sparsegrad.learning.losses import LOSSES
 from sparsegrad.learning.optimizers import Optimizer
@@ -25,6 +26,7 @@ from sparsegrad.system.memory import require_memory
 from sparsegrad.system.schema import (
     Rule,
     anything,
+    flag,
     listed,
     mapping,
     maybe,
@@ -86,6 +88,13 @@ def _settings(kinds: Callable[[str], Any]) -> Rule:
     return rule
 
 
+def _about_net(where: str, value: Any) -> Any:
+    """Take what is said of a cell or a stack."""
+    if isinstance(value, dict) and value.get("kind") == Stack.__name__:
+        return _ABOUT_STACK(where, value)
+    return _about_cell(where, value)
+
+
 def _about_cell(where: str, value: Any) -> Any:
     """Take what is said of a cell; its options are looked at by the cell itself."""
     rules = {
@@ -101,9 +110,14 @@ def _about_cell(where: str, value: Any) -> Any:
     return record(rules | dict.fromkeys(options, anything))(where, value)
 
 
+_ABOUT_STACK = record({
+    "kind": word(), "inputs": whole(1, 2**31), "units": whole(1, 2**31),
+    "dtype": word("float32", "float64"), "names": listed(word()),
+    "delay": flag, "across": flag, "layers": listed(_about_cell),
+})  # fmt: skip
 _ABOUT = record({
     "sparsegrad": word(),
-    "cell": _about_cell,
+    "cell": _about_net,
     "readout": record({
         "kind": word(*_READOUTS), "hidden": whole(0, 2**31), "outputs": whole(1, 2**31),
         "loss": word(*LOSSES), "seed": SEED,
@@ -137,7 +151,7 @@ class Checkpoint(NamedTuple):
         Where it comes from, for messages.
     """
 
-    cell: Cell
+    cell: Cell | Stack
     readout: Linear | MLP
     method: Method
     optimizer: Optimizer
@@ -194,14 +208,7 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         )
     about = {
         "sparsegrad": version("sparsegrad-rtrl"),
-        "cell": {
-            "kind": type(cell).__name__,
-            "inputs": cell.inputs,
-            "units": cell.units,
-            "dtype": cell.dtype.name,
-            "names": list(cell.places),
-        }
-        | {name: _number(value) for name, value in cell.options().items()},
+        "cell": _described(cell),
         "readout": {
             "kind": type(readout).__name__,
             "hidden": _number(readout.hidden) if isinstance(readout, MLP) else 0,
@@ -219,14 +226,27 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     write_tensors(Path(path), tensors, about)
 
 
-def read_checkpoint(path: str | Path, cell: Cell | None = None) -> Checkpoint:
+def _described(cell: Cell | Stack) -> dict[str, Any]:
+    """Return what a file says of a cell or a stack beside its weights."""
+    about = {
+        "kind": type(cell).__name__,
+        "inputs": cell.inputs,
+        "units": cell.units,
+        "dtype": cell.dtype.name,
+        "names": list(cell.places),
+    }
+    about |= {name: _number(value) for name, value in cell.options().items()}
+    return about | {"layers": [*map(_described, cell.layers)]} if isinstance(cell, Stack) else about
+
+
+def read_checkpoint(path: str | Path, cell: Cell | Stack | None = None) -> Checkpoint:
     """Read a checkpoint from a file.
 
     Parameters
     ----------
     path : str or Path
         Written by :func:`write_checkpoint`.
-    cell : Cell, optional
+    cell : Cell or Stack, optional
         Needed for a cell of the user's own: one of the same structure, whose weights are replaced.
 
     Raises
@@ -248,7 +268,7 @@ def read_checkpoint(path: str | Path, cell: Cell | None = None) -> Checkpoint:
         method = _made(type_of(METHODS, about["method"]["kind"]), about["method"])
         _require_sizes(path, about["batch"], method, tensors)
         if cell is None:
-            cell = _cell(path, shape, tensors)
+            cell = _net(path, shape, tensors)
         else:
             _take_weights(path, cell, shape, tensors)
     except (TypeError, ValueError) as error:
@@ -331,7 +351,24 @@ def _readout(
     return readout
 
 
-def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Cell:
+def _net(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Cell | Stack:
+    if about["kind"] != Stack.__name__:
+        return _cell(path, about, tensors)
+    layers = [_cell(path, layer, tensors, f"layer{k}.") for k, layer in enumerate(about["layers"])]
+    stack = Stack(layers, delay=about["delay"], across=about["across"])
+    for name in ("inputs", "units", "dtype", "names"):
+        if _described(stack)[name] != about[name]:
+            refuse(
+                f"{path}: cell.{name}",
+                f"that of its layers, {_described(stack)[name]}",
+                about[name],
+            )
+    return stack
+
+
+def _cell(
+    path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[Any]], lead: str = ""
+) -> Cell:
     kind = type_of(CELLS, about["kind"])
     if kind is None:
         raise ValueError(
@@ -350,12 +387,12 @@ def _cell(path: str | Path, about: dict[str, Any], tensors: dict[str, NDArray[An
     dense: dict[str, Any] = {}
     masks: dict[str, Any] = {}
     for name, shape in shapes.items():
-        place, values = _weights(path, name, math.prod(shape), dtype, tensors)
+        place, values = _weights(path, lead + name, math.prod(shape), dtype, tensors)
         dense[name], masks[name] = np.zeros(shape, dtype), np.zeros(shape, bool)
         dense[name].reshape(-1)[place] = values
         masks[name].reshape(-1)[place] = True
         if np.count_nonzero(masks[name]) != place.size:
-            raise ValueError(f"{path}: cell.{name}.place must name no place twice")
+            raise ValueError(f"{path}: cell.{lead}{name}.place must name no place twice")
     options = {name: about[name] for name in kind(1, 1).options() if name in about}
     cell: Cell = kind.from_dense(**dense, masks=masks, **options)
     return cell
@@ -375,13 +412,10 @@ def _weights(
 
 
 def _take_weights(
-    path: str | Path, cell: Cell, about: dict[str, Any], tensors: dict[str, NDArray[Any]]
+    path: str | Path, cell: Cell | Stack, about: dict[str, Any], tensors: dict[str, NDArray[Any]]
 ) -> None:
     """Put the weights of a file into a cell that must have the same places for them."""
-    fits = (about["kind"], about["inputs"], about["units"], about["dtype"], about["names"]) == (
-        type(cell).__name__, cell.inputs, cell.units, cell.dtype.name, list(cell.places),
-    )  # fmt: skip
-    fits = fits and all(about.get(name, one) == one for name, one in cell.options().items())
+    fits = all(about.get(name, one) == one for name, one in _described(cell).items())
     empty = np.empty(0)
     if not fits or any(
         not np.array_equal(place, tensors.get(f"cell.{name}.place", empty))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import Stack
 from sparsegrad.kernels.learning import steps as kernels
 from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.methods import Outcome
@@ -26,7 +27,7 @@ _HEARD = 0.04  # seconds of compiled code between two looks at signals: Ctrl-C w
 
 
 def check_chunk(
-    cell: Cell,
+    cell: Cell | Stack,
     readout: Linear | MLP,
     batch: int,
     xs: NDArray[Any],
@@ -63,7 +64,7 @@ def check_chunk(
 
 
 def unscored(
-    cell: Cell,
+    cell: Cell | Stack,
     readout: Linear | MLP,
     batch: int,
     xs: NDArray[Any],

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import Stack
 from sparsegrad.learning.readout import MLP, Linear
 from sparsegrad.system.checks import integer, plain, real
 
@@ -15,7 +16,7 @@ PIECE = 4096
 
 
 def generate(
-    cell: Cell,
+    cell: Cell | Stack,
     readout: Linear | MLP,
     batch: int,
     ahead: Callable[[NDArray[Any]], NDArray[np.floating]],

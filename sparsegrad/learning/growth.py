@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import one_cell
 from sparsegrad.learning.learner import OnlineLearner
 from sparsegrad.learning.readout import Linear, Parameters
 from sparsegrad.system.checks import integer
@@ -48,7 +49,8 @@ def grow(
         If it would not fit in memory.
     """
     saved = learner.checkpoint()
-    old, readout, window = saved.cell, saved.readout, getattr(saved.method, "window", 1)
+    old = one_cell(saved.cell, "growing")
+    readout, window = saved.readout, getattr(saved.method, "window", 1)
     if not isinstance(readout, Linear) or (window or 1) > 1:
         raise TypeError(
             f"learner must have a linear readout and a method without a window to grow, got "

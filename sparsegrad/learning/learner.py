@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import Stack, one_cell
 from sparsegrad.kernels.learning import steps as kernels
 from sparsegrad.kernels.learning.readouts import to_probabilities
 from sparsegrad.kernels.vectors.simd import SLACK
@@ -40,8 +41,8 @@ class OnlineLearner(SetOnce):
 
     Parameters
     ----------
-    cell : Cell
-        The recurrent cell; its weights are trained in place.
+    cell : Cell or Stack
+        The recurrent cell, or several on top of each other; weights are trained in place.
     readout : Linear or MLP
         Outputs and loss.
     method : Method
@@ -88,7 +89,7 @@ class OnlineLearner(SetOnce):
 
     def __init__(
         self,
-        cell: Cell,
+        cell: Cell | Stack,
         readout: Linear | MLP,
         method: Method,
         optimizer: Optimizer,
@@ -97,7 +98,7 @@ class OnlineLearner(SetOnce):
         threads: int | None = None,
         comm: Any = None,
     ) -> None:
-        _require(cell, "cell", (Cell,), "a cell such as GRU(...)")
+        _require(cell, "cell", (Cell, Stack), "a cell such as GRU(...) or Stack([...])")
         _require(readout, "readout", (Linear, MLP), "Linear(...) or MLP(...)")
         if isinstance(method, type) or not hasattr(method, "engine"):
             known = listed(f"{row.type_name}({row.number})" for row in METHODS.values())
@@ -115,7 +116,8 @@ class OnlineLearner(SetOnce):
             self._engine = method.engine(cell, self.batch, self._threads)
         else:
             settings = loss_text(readout.loss), method, optimizer, batch, every
-            require_alike(self._ranks, cell, self._parameters.flat, settings)
+            one = one_cell(cell, "comm")
+            require_alike(self._ranks, one, self._parameters.flat, settings)
             self._engine = shared_engine(method, cell, self.batch, self._threads, self._ranks)
         self._width = _width(self._engine)
         self._streams = self._new_streams(self._engine.layout)
@@ -506,7 +508,7 @@ class OnlineLearner(SetOnce):
             self._refuse_lost()
             start, _ = self._set_out()
             chunk.resets[:1] |= self._streams.pending
-            engine = HistoryEngine(self.cell, self.batch, None, self._threads)
+            engine = HistoryEngine(one_cell(self.cell, "probe"), self.batch, None, self._threads)
             loop, streams = self.beside(engine)
             ours, theirs = self._by_lane(start), self._by_lane(streams)
             for b in range(self.batch):
@@ -538,7 +540,10 @@ class OnlineLearner(SetOnce):
 
     @property
     def state(self) -> NDArray[Any]:
-        """Copy of the state of every stream, (batch, components, units)."""
+        """Copy of the state of every stream, (batch, components, units).
+
+        Of a stack it is (batch, 1, states): :meth:`sparsegrad.Stack.split` has it by layer.
+        """
         refuse_second(self._turn, "learner")
         by_lane = self._by_lane(self._streams)
         return by_lane.reshape(-1, *by_lane.shape[2:])[: self.batch].copy()
@@ -637,7 +642,7 @@ class OnlineLearner(SetOnce):
             self._refuse_lost()
             self._go_on_with(self.cell.rewire(masks))
 
-    def _go_on_with(self, cell: Cell) -> None:
+    def _go_on_with(self, cell: Any) -> None:
         """Take a cell of the same units with other weights, and carry over what it has of ours."""
         before, old = self._engine, self._loop
         engine = self.method.engine(cell, self.batch, self._threads)
@@ -659,6 +664,7 @@ class OnlineLearner(SetOnce):
             _memory=memory,
             _loop=old._replace(
                 maps=cell.maps,
+                layers=cell.table(),
                 parts=layout.parts,
                 threads=layout.threads if layout.threads > 1 else None,
                 optimizer=memory,
@@ -718,7 +724,7 @@ class OnlineLearner(SetOnce):
     def load(
         cls,
         path: str | Path,
-        cell: Cell | None = None,
+        cell: Cell | Stack | None = None,
         threads: int | None = None,
         comm: Any = None,
     ) -> "OnlineLearner":
@@ -879,7 +885,7 @@ class OnlineLearner(SetOnce):
     def _forward(
         self, call: str, chunk: kernels.Chunk, streams: kernels.Streams, steps: kernels.Steps
     ) -> None:
-        update = self.cell.kind.compiled(self.cell.dtype)
+        update = self.cell.running()[0]
 
         def forward(part: kernels.Chunk) -> Outcome:
             with parallel_turn(self._width):
@@ -904,21 +910,20 @@ class OnlineLearner(SetOnce):
 
     def _by_lane(self, streams: kernels.Streams) -> NDArray[Any]:
         """View the state of every stream, (groups, lanes, components, units)."""
-        groups, components, _ = streams.state.shape
-        shape = groups, components, self.cell.units, streams.abreast
+        groups, components, columns = streams.state.shape
+        shape = groups, components, columns // streams.abreast, streams.abreast
         return streams.state.reshape(shape).transpose(0, 3, 1, 2)
 
     def _new_streams(self, layout: Layout) -> kernels.Streams:
         cell, parameters, dtype = self.cell, self._parameters, self.cell.dtype
-        components, n_maps = cell.kind.components, len(cell.kind.maps)
         groups, abreast = layout.groups, layout.abreast
-        units, width = cell.units * abreast, parameters.features * abreast
+        shapes, width = cell.shapes(abreast), parameters.features * abreast
         return kernels.Streams(
             abreast=abreast,
-            state=aligned_zeros((groups, components, units), dtype),
-            old_state=aligned_zeros((groups, components, units), dtype),
-            new_state=aligned_zeros((groups, components, units), dtype),
-            pre=aligned_zeros((groups, n_maps, units), dtype),
+            state=aligned_zeros((groups, *shapes.state), dtype),
+            old_state=aligned_zeros((groups, *shapes.state), dtype),
+            new_state=aligned_zeros((groups, *shapes.state), dtype),
+            pre=aligned_zeros((groups, *shapes.pre), dtype),
             features=aligned_zeros((groups, width), dtype),
             error=aligned_zeros((groups, parameters.outputs * abreast), dtype),
             feature_grad=aligned_zeros((width,), dtype),
@@ -933,6 +938,7 @@ class OnlineLearner(SetOnce):
         grads: Parameters = self._parameters.like()
         return kernels.Learner(
             maps=self.cell.maps,
+            layers=self.cell.table(),
             parts=layout.parts,
             threads=layout.threads if layout.threads > 1 else None,
             readout=self._parameters.arrays,

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.layout import map_rows
+from sparsegrad.cells.stack import one_cell
 from sparsegrad.system.checks import integer, real
 
 if TYPE_CHECKING:
     from sparsegrad.cells.cell import Cell
+    from sparsegrad.cells.stack import Stack
     from sparsegrad.learning.learner import OnlineLearner
 
 MATRICES = ("weight_hh", "weight_ih")
@@ -191,7 +193,7 @@ class Rewiring:
             if probe is None:
                 new = _absent(exist, rng.choice(size - exist.size, count, replace=False))
             else:
-                new = best_absent(cell, name, count, *probe)[0]
+                new = best_absent(one_cell(cell, "rigl"), name, count, *probe)[0]
             kept = _largest(cell, name, exist.size - count)
             masks[name] = _mask(size, np.concatenate([kept, new]))
         return _rewired(learner, masks)
@@ -258,11 +260,16 @@ def _last_due(now: int, steps: int, first: int, every: int, last: int) -> int | 
     return due if due >= max(now, first) else None
 
 
-def _of(cell: "Cell") -> list[str]:
-    return [name for name in MATRICES if name in cell.places and cell.places[name][1].size]
+def _of(cell: "Cell | Stack") -> list[str]:
+    """Return the names of the matrices, layer by layer of a stack."""
+    return [
+        name
+        for name, (_, place) in cell.places.items()
+        if name.rpartition(".")[2] in MATRICES and place.size
+    ]
 
 
-def _largest(cell: "Cell", name: str, count: int) -> NDArray[np.int64]:
+def _largest(cell: "Cell | Stack", name: str, count: int) -> NDArray[np.int64]:
     """Return the places of a matrix's weights of largest magnitude, of equal ones the first."""
     weight, place = cell.places[name]
     order = np.lexsort((place, -np.abs(cell.weights[weight])))[:count]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import Stack, one_cell
 from sparsegrad.kernels.learning.steps import FINE, Chunk, Learner, Streams
 from sparsegrad.kernels.methods.bptt import run_bptt, unroll
 from sparsegrad.kernels.methods.rolling import Replay, run_rolling
@@ -56,10 +57,10 @@ class BPTT:
         if self.window is None:
             raise ValueError("update_every=1 must have a window beside it, got None; say how long")
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
+    def engine(self, cell: Cell | Stack, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
         if self.update_every is not None and self.window is not None:
-            return RollingEngine(cell, batch, self.window, threads)
+            return RollingEngine(one_cell(cell, "rolling BPTT"), batch, self.window, threads)
         return HistoryEngine(cell, batch, self.window, threads)
 
 
@@ -74,7 +75,9 @@ class HistoryEngine:
         Steps to hold; None for as many as each call brings.
     """
 
-    def __init__(self, cell: Cell, batch: int, window: int | None, threads: int | None) -> None:
+    def __init__(
+        self, cell: Cell | Stack, batch: int, window: int | None, threads: int | None
+    ) -> None:
         self.cell = cell
         self.layout = Layout(cell, batch, True, False, threads)
         self.batch = batch
@@ -97,18 +100,17 @@ class HistoryEngine:
                 learner.readout_grad_flat[:] = 0
             if learner.update_every:
                 learner = learner._replace(update_every=steps)
-        kind = self.cell.kind
-        update = kind.compiled(self.cell.dtype)
+        update, partials = self.cell.running()
         outcome = Outcome(
-            *run_bptt(update, learner, kind.partials, chunk, streams, self.steps, self.history)
+            *run_bptt(update, learner, partials, chunk, streams, self.steps, self.history)
         )
         if outcome.fault != FINE:
-            forget_unfilled(self.steps, self.history, self.layout)
+            forget_unfilled(self.cell, self.steps, self.history, self.layout)
         return outcome
 
     def flush(self, learner: Learner) -> None:
         """Add the gradient of the steps that are still held back."""
-        partials = self.cell.kind.partials
+        partials = self.cell.running()[1]
         unroll(learner, partials, self.layout.abreast, self.steps, self.history)
 
     def signals(self, held: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -124,8 +126,9 @@ class HistoryEngine:
         float64 array, (held * batch, units * maps)
         float64 array, (held * batch, units + inputs + 1)
         """
+        cell = one_cell(self.cell, "probe")
         steps, abreast = self.steps, self.layout.abreast
-        groups, units = self.layout.groups, self.cell.units
+        groups, units = self.layout.groups, cell.units
         by_lane = held, groups, -1, units, abreast
         slopes = steps.d_pre[:held, :, 0].reshape(by_lane).astype(np.float64)  # h alone is scored
         of_h = steps.state_grad[:held, :, : units * abreast].reshape(by_lane)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 import sparsegrad.system.compiling  # noqa: F401  says so when kernels are compiled
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import Stack
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Steps, Streams
 from sparsegrad.kernels.vectors.simd import BYTES, SLACK
 from sparsegrad.system.memory import aligned_zeros
@@ -31,7 +32,7 @@ class Layout:
 
     Parameters
     ----------
-    cell : Cell
+    cell : Cell or Stack
         The cell.
     batch : int
         Streams.
@@ -56,33 +57,33 @@ class Layout:
     """
 
     def __init__(
-        self, cell: Cell, batch: int, side_by_side: bool, gathers: bool, threads: int | None
+        self, cell: Cell | Stack, batch: int, side_by_side: bool, gathers: bool, threads: int | None
     ) -> None:
         lanes = BYTES // cell.dtype.itemsize
         self.abreast = lanes if side_by_side and batch >= 3 else 1
         self.groups = -(-batch // self.abreast)
         self.gathers = gathers and self.abreast == 1
-        self.parts = _cut_units(
-            cell, PARTS if cell.weights.size * self.groups >= SHARED_WORK else 1
-        )
+        if isinstance(cell, Cell) and cell.weights.size * self.groups >= SHARED_WORK:
+            self.parts = _cut_units(cell, PARTS)
+        else:
+            self.parts = np.array([0, cell.units])
         # asked for in any case: it starts Numba's threads, which a loop out of the cache would not
         available = start_threads()
         wanted = available if threads is None else threads
         self.threads = min(wanted, self.parts.size - 1)
 
-    def steps(self, cell: Cell, batch: int, held: int) -> Steps:
+    def steps(self, cell: Cell | Stack, batch: int, held: int) -> Steps:
         """Allocate room for what is kept of `held` steps."""
-        groups, dtype, components = self.groups, cell.dtype, cell.kind.components
-        units, n_maps = cell.units * self.abreast, len(cell.kind.maps)
-        sources = aligned_zeros((held, groups, units + (cell.inputs + 1) * self.abreast), dtype)
-        sources[:, :, -self.abreast :] = 1
+        groups, dtype, shapes = self.groups, cell.dtype, cell.shapes(self.abreast)
+        sources = aligned_zeros((held, groups, shapes.sources), dtype)
+        sources[:, :, shapes.one : shapes.one + self.abreast] = 1
         gathered = cell.weights.size + SLACK if self.gathers else 0
         return Steps(
             sources=sources,
             gathered=aligned_zeros((held, groups, gathered), dtype),
-            d_state=aligned_zeros((held, groups, components, components, units), dtype),
-            d_pre=aligned_zeros((held, groups, components, n_maps, units), dtype),
-            state_grad=aligned_zeros((held, groups, components * units), dtype),
+            d_state=aligned_zeros((held, groups, *shapes.d_state), dtype),
+            d_pre=aligned_zeros((held, groups, *shapes.d_pre), dtype),
+            state_grad=aligned_zeros((held, groups, cell.states * self.abreast), dtype),
             resets=np.zeros((held, batch), bool),
         )
 
@@ -140,5 +141,5 @@ def copy_into(arrays: dict[str, NDArray[Any]], state: dict[str, NDArray[Any]]) -
 class Method(Protocol):
     """A learning method, before it knows its cell."""
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
+    def engine(self, cell: Cell | Stack, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import Stack, one_cell
 from sparsegrad.methods.engine import Engine
 from sparsegrad.methods.traces import TraceEngine
 from sparsegrad.methods.window import check_window, goes_back, windowed
@@ -38,8 +39,9 @@ class RFLO:
     def __post_init__(self) -> None:
         check_window(self)
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
+    def engine(self, cell: Cell | Stack, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
+        cell = one_cell(cell, "RFLO")
         none = np.full(cell.units * len(cell.kind.maps), -1, np.int32)
         traces = TraceEngine(cell, batch, none, threads, keeps_h=goes_back(self.window))
         return windowed(traces, self.window)

@@ -7,12 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.cells.jacobians import (
-    dynamics_alone,
-    dynamics_pattern,
-    immediate_pattern,
-    own_pattern,
-)
+from sparsegrad.cells.jacobians import dynamics_alone, immediate_pattern, own_pattern
+from sparsegrad.cells.stack import Stack, one_cell
+from sparsegrad.cells.stack_jacobians import patterns_of
 from sparsegrad.influence.block import block_values, plan_block
 from sparsegrad.influence.influence import Influence
 from sparsegrad.influence.lowering import lower
@@ -25,6 +22,7 @@ from sparsegrad.kernels.methods.snap import Jacobians, run_snap
 from sparsegrad.kernels.methods.window import WindowPanels, close_panels
 from sparsegrad.methods.engine import Engine, Layout, Outcome
 from sparsegrad.methods.sharing import Share
+from sparsegrad.methods.trace_layers import LayerTraceEngine
 from sparsegrad.methods.traces import TraceEngine, own_weights
 from sparsegrad.methods.window import Carried, check_window, goes_back, windowed
 from sparsegrad.symbolic.pattern import ReachPattern, reach
@@ -82,14 +80,19 @@ class SnAp:
             object.__setattr__(self, "memory", integer("memory", number, least=1))
         _check_storage(self)
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
+    def engine(self, cell: Cell | Stack, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
         if isinstance(self.memory, int):
+            cell = one_cell(cell, "a budget of memory")
             each = batch * words_type(self.storage, cell.dtype).itemsize
             pattern = _pattern_within(cell, self.n, each, self.memory)
             store = InfluenceEngine(cell, pattern, batch, threads, storage=self.storage)
             return windowed(store, self.window)
-        if self.n == 1 and self.storage is None:
+        if isinstance(cell, Stack):
+            _require_credit(self, cell)
+            if self.n == 1 and not (cell.across or self.storage or goes_back(self.window)):
+                return LayerTraceEngine(cell, batch, threads)
+        elif self.n == 1 and self.storage is None:
             own = own_weights(cell)
             traces = TraceEngine(cell, batch, own, threads, keeps_h=goes_back(self.window))
             return windowed(traces, self.window)
@@ -124,7 +127,7 @@ class RTRL:
         check_window(self)
         _check_storage(self)
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
+    def engine(self, cell: Cell | Stack, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
         return windowed(influence_engine(cell, None, batch, threads, self.storage), self.window)
 
@@ -150,7 +153,7 @@ class InfluenceEngine:
 
     def __init__(
         self,
-        cell: Cell,
+        cell: Cell | Stack,
         pattern: ReachPattern,
         batch: int,
         threads: int | None,
@@ -169,7 +172,7 @@ class InfluenceEngine:
         self._threads = threads
         values = pattern.immediate_indices.size if share is None else share.values
         self._jacobians = Jacobians(
-            dynamics=dynamics_pattern(cell)[1],
+            dynamics=patterns_of(cell).values,
             dynamics_data=np.zeros((batch, pattern.dynamics_indices.size), cell.dtype),
             immediate_data=np.zeros((batch, values), cell.dtype),
         )
@@ -178,12 +181,12 @@ class InfluenceEngine:
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
-        kind = self.cell.kind
+        update, partials = self.cell.running()
         return Outcome(
             *run_snap(
-                kind.compiled(self.cell.dtype),
+                update,
                 learner,
-                kind.partials,
+                partials,
                 self._jacobians,
                 chunk,
                 streams,
@@ -215,7 +218,7 @@ class InfluenceEngine:
         taken = self._shared, block, store, data
         step = pointer_to(advance, np.int64(0), *taken)
         panels = WindowPanels(step, self._jacobians.dynamics, *taken)
-        return Carried(close_panels, panels, store.panels, self.cell.kind.partials)
+        return Carried(close_panels, panels, store.panels, self.cell.running()[1])
 
     def flush(self, learner: Learner) -> None:
         """Nothing is held back."""
@@ -270,7 +273,7 @@ def shareable(method: Any) -> bool:
 
 
 def shared_engine(
-    method: Any, cell: Cell, batch: int, threads: int | None, ranks: Ranks
+    method: Any, cell: Cell | Stack, batch: int, threads: int | None, ranks: Ranks
 ) -> InfluenceEngine:
     """Prepare a method of which each rank keeps a part of the influence.
 
@@ -284,16 +287,22 @@ def shared_engine(
             f"method must be SnAp(n) from n = 2 on or RTRL(), without window, memory and storage, "
             f"to be shared by ranks, got {method!r}: leave comm out, one process does the others"
         )
+    cell = one_cell(cell, "an influence over ranks")
     share = Share(cell, getattr(method, "n", None), ranks)
     return InfluenceEngine(cell, share.pattern, batch, threads, share)
 
 
 def influence_engine(
-    cell: Cell, n: int | None, batch: int, threads: int | None, storage: str | None = None
+    cell: Cell | Stack,
+    n: int | None,
+    batch: int,
+    threads: int | None,
+    storage: str | None = None,
 ) -> InfluenceEngine:
     """Find the reach of a cell's weights in `n` steps, None for all, and prepare for it."""
     words_type(storage, cell.dtype)  # looked at before minutes go into a reach
-    pattern = reach(dynamics_pattern(cell)[0], immediate_pattern(cell), n, own=own_pattern(cell))
+    found = patterns_of(cell)
+    pattern = reach(found.dynamics, found.immediate, n, own=found.own, levels=found.levels)
     return InfluenceEngine(cell, pattern, batch, threads, storage=storage)
 
 
@@ -310,6 +319,21 @@ def _check_storage(method: SnAp | RTRL) -> None:
         raise ValueError(
             f"storage must be None with a window, whose steps carry J in its dtype, got "
             f"{method.storage} and {method.window}; leave one of them out"
+        )
+
+
+def _require_credit(method: SnAp, stack: Stack) -> None:
+    """Refuse steps of reach that end below the highest layer: weights would never learn.
+
+    Raises
+    ------
+    ValueError
+        If the lowest layer's influence does not reach the readout.
+    """
+    if stack.across and method.n < len(stack.layers) and not goes_back(method.window):
+        raise ValueError(
+            f"n must be at least {len(stack.layers)}, the layers that the lowest one's influence "
+            f"has to cross, got {method.n}; or build the stack with across=False"
         )
 
 

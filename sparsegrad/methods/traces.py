@@ -57,6 +57,11 @@ class TraceEngine:
             sweeps=np.zeros(1, np.int64),
         )
 
+    def traces_behind(self, weights: int) -> Traces:
+        """Return the traces, as compiled loops have them, of a cell behind so many weights."""
+        own = self._traces.own_weight
+        return self._traces._replace(own_weight=np.where(own >= 0, own + np.int32(weights), own))
+
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
         kind = self.cell.kind

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import Stack, one_cell
 from sparsegrad.kernels.learning.steps import Chunk, Learner, Streams
 from sparsegrad.kernels.methods.uoro import RankOne, run_uoro
 from sparsegrad.kernels.methods.window import close_rank_one
@@ -42,8 +43,9 @@ class UORO:
         object.__setattr__(self, "seed", integer("seed", self.seed, least=0))
         check_window(self)
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> Engine:
+    def engine(self, cell: Cell | Stack, batch: int, threads: int | None) -> Engine:
         """Prepare the method for a cell, a batch and at most so many threads."""
+        cell = one_cell(cell, "UORO")
         return windowed(RankOneEngine(cell, batch, self.seed, threads), self.window)
 
 

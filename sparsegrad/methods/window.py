@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
+from sparsegrad.cells.stack import Stack
 from sparsegrad.kernels.cells.maps import Partials
 from sparsegrad.kernels.compiler.pointers import INTERPRETED, pointer_to
 from sparsegrad.kernels.learning.steps import FINE, Chunk, Learner, Steps, Streams
@@ -42,8 +43,11 @@ class Carried(NamedTuple):
 class InfluenceStore(Engine, Protocol):
     """An engine that carries an influence, which a window can take along."""
 
-    cell: Cell
     batch: int
+
+    @property
+    def cell(self) -> Cell | Stack:
+        """The net."""
 
     def window_values(self, window: int) -> int:
         """Return how many numbers `carried` allocates for a window."""
@@ -79,7 +83,7 @@ def _none(window: int) -> int:
 
 def require_history(
     window: int,
-    cell: Cell,
+    cell: Cell | Stack,
     batch: int,
     layout: Layout,
     values: Callable[[int], int] = _none,
@@ -124,22 +128,24 @@ def require_history(
     )
 
 
-def new_history(cell: Cell, layout: Layout) -> History:
+def new_history(cell: Cell | Stack, layout: Layout) -> History:
     """Allocate what a backward pass needs beside the steps."""
-    shape = layout.groups, cell.kind.components, cell.units * layout.abreast
+    shapes = cell.shapes(layout.abreast)
+    columns = shapes.state[1] if isinstance(cell, Cell) else shapes.sources  # see `pull_layers`
     return History(
         filled=np.zeros(1, np.int64),
-        adjoint=aligned_zeros((2, *shape), cell.dtype),
-        h_before=aligned_zeros((layout.parts.size - 1, shape[0], shape[2]), cell.dtype),
+        adjoint=aligned_zeros((2, layout.groups, *shapes.state), cell.dtype),
+        h_before=aligned_zeros((layout.parts.size - 1, layout.groups, columns), cell.dtype),
     )
 
 
-def forget_unfilled(steps: Steps, history: History, layout: Layout) -> None:
+def forget_unfilled(cell: Cell | Stack, steps: Steps, history: History, layout: Layout) -> None:
     """Clear the place of the next step: a bad one has left there what no file may hold."""
     filled = int(history.filled[0])
     for array in steps:
         array[filled:] = 0
-    steps.sources[filled:, :, -layout.abreast :] = 1
+    one = cell.shapes(layout.abreast).one
+    steps.sources[filled:, :, one : one + layout.abreast] = 1
 
 
 def check_held(name: str, state: dict[str, NDArray[Any]], window: int) -> None:
@@ -178,18 +184,18 @@ class WindowEngine:
 
     def run(self, learner: Learner, chunk: Chunk, streams: Streams) -> Outcome:
         """Run a chunk through the compiled loop."""
-        kind, dtype = self.store.cell.kind, self.store.cell.dtype
+        update = self.store.cell.running()[0]
         work = self._partials, streams.abreast, self.steps, self.history, self._data
         if self._pointer is None:
             self._pointer = pointer_to(self._close, *map(_type, (learner, *work)))
         outcome = Outcome(
             *run_window(
-                kind.compiled(dtype), self._pointer, learner, self._partials, chunk, streams,
+                update, self._pointer, learner, self._partials, chunk, streams,
                 self.steps, self.history, self._influence, self._data,
             )
         )  # fmt: skip
         if outcome.fault != FINE:
-            forget_unfilled(self.steps, self.history, self.layout)
+            forget_unfilled(self.store.cell, self.steps, self.history, self.layout)
         return outcome
 
     def flush(self, learner: Learner) -> None:

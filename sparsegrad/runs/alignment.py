@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sparsegrad.cells.stack import one_cell
 from sparsegrad.kernels.learning.steps import Chunk
 from sparsegrad.learning.chunk import check_chunk, raise_fault
 from sparsegrad.learning.learner import OnlineLearner
@@ -55,7 +56,7 @@ class Follower:
     """
 
     def __init__(self, learner: OnlineLearner, method: Method, every: int) -> None:
-        cell, batch = learner.cell, learner.batch
+        cell, batch = one_cell(learner.cell, "an alignment"), learner.batch
         self._cell, self._method = cell, method
         self._every, self._steps = every, 0
         # rolling BPTT brings the gradient of each loss at its own step

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
-_ARRAYS = ("_indptr", "_indices", "supernode")
+_ARRAYS = ("_indptr", "_indices", "supernode", "levels")
 _MOST_SOURCES = 2**31 - 1  # entries of D
 _ABOUT = record({"n": whole(1), "saturated": flag, "entries_by_n": listed(whole())})
 """What a file of a pattern says beside its arrays."""
@@ -62,6 +62,9 @@ class ReachPattern:
         Whether the reach is closed under D: SnAp-n is then exact RTRL.
     entries_by_n : tuple of int
         Entries of J for n' = 1, 2, ..., up to n or to saturation, whichever comes first.
+    levels : int32 array, (units,), optional
+        In which order a step forms its units, from 0: an entry of D in a row of a higher level than
+        its column is a derivative by this step's state, ∂s_t/∂s_t. Default: there are none.
 
     Raises
     ------
@@ -79,12 +82,15 @@ class ReachPattern:
     n: int
     saturated: bool
     entries_by_n: tuple[int, ...]
+    levels: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         for name in ("dynamics", "immediate", "reach"):
             self._freeze(name + "_indptr", np.int64)
             self._freeze(name + "_indices", np.int32)
         self._freeze("supernode", np.int32)
+        if self.levels is not None:
+            self._freeze("levels", np.int32)
         self._validate()
 
     def _freeze(self, name: str, dtype: type) -> None:
@@ -111,6 +117,12 @@ class ReachPattern:
                     f"{name}_indices must be sorted, unique and in [0, {units}) within each row, "
                     f"got row {row} that is not; call reach() to build a pattern"
                 )
+        levels = self.levels
+        if levels is not None and not (levels.size == units and 0 <= levels.min()):
+            raise ValueError(
+                f"levels must be a number of at least 0 for each of {units} units, got "
+                f"{levels.size}, the least {levels.min(initial=0)}"
+            )
         if self.dynamics_indices.size > _MOST_SOURCES:
             raise ValueError(
                 f"dynamics must have at most {_MOST_SOURCES} entries, got "
@@ -263,6 +275,8 @@ class ReachPattern:
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["entries_by_n"] = list(map(int, self.entries_by_n))
+        if self.levels is None:
+            del values["levels"]
         arrays = {name: values.pop(name) for name in list(values) if name.endswith(_ARRAYS)}
         write_tensors(Path(path), arrays, values, kind="reach pattern")
 
@@ -291,6 +305,7 @@ class ReachPattern:
         arrays, about = read_tensors(Path(path), kind="reach pattern")
         about = _ABOUT(f"{path}:", about)
         names = {field.name for field in fields(cls)} - about.keys()
+        names -= {"levels"} - arrays.keys()  # of most patterns there are none
         if names != arrays.keys():
             refuse(f"{path}: the arrays", f"{', '.join(sorted(names))}", sorted(arrays))
         arrays = {name: sealed(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -353,6 +368,7 @@ def part_of(pattern: ReachPattern, first: int, last: int) -> ReachPattern:
         n=pattern.n,
         saturated=pattern.saturated,
         entries_by_n=(int(np.dot(np.bincount(supernode, minlength=size.size), size)),),
+        levels=pattern.levels,
     )
 
 
@@ -379,6 +395,7 @@ def joined(parts: list[ReachPattern]) -> ReachPattern:
         n=max(part.n for part in parts),
         saturated=all(part.saturated for part in parts),
         entries_by_n=(sum(part.nnz for part in parts),),
+        levels=parts[0].levels,
     )
 
 
@@ -390,6 +407,7 @@ def reach(
     own: ArrayLike | None = None,
     budget: int | None = None,
     rank: Any = None,
+    levels: NDArray[np.integer] | None = None,
 ) -> ReachPattern:
     """Find the units that each weight reaches within n steps.
 
@@ -410,6 +428,10 @@ def reach(
         paths of that length that lead there. A larger budget keeps all that a smaller one does.
     rank : scipy.sparse matrix or array, (units, units) or (nnz of D,), optional
         With a budget: magnitudes of D's entries, whose product a path counts.
+    levels : int array, (units,), optional
+        In which order a step forms its units, from 0, where some read others of this very step, as
+        a layer does the one below it: an entry of D in a row of a higher level than its column is
+        a derivative by this step's state. It is a hop as any other.
 
     Returns
     -------
@@ -441,7 +463,15 @@ def reach(
     check_shapes(dynamics, immediate)
     rows = canonical("dynamics", dynamics, by_columns=False, valued=True)
     weights = canonical("immediate", immediate, by_columns=True, valued=True)
-    return ReachPattern(**_find(rows, weights, n, progress, own, budget, rank))
+    found = _find(rows, weights, n, progress, own, budget, rank)
+    return ReachPattern(**found, levels=None if levels is None else _levels(levels))
+
+
+def _levels(levels: Any) -> NDArray[np.int32]:
+    array = np.asarray(levels)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise TypeError(f"levels must be a 1-D array of integers, got {array.dtype} {array.shape}")
+    return array.astype(np.int32)
 
 
 def _find(

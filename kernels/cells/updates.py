@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..cells.elementwise import gru, lstm, rnn_relu, rnn_tanh
 from ..compiler.pointers import call_at
+from .elementwise import gru, lstm, rnn_relu, rnn_tanh
 
 BUILT_IN = (rnn_tanh, rnn_relu, gru, lstm)
 
