@@ -64,7 +64,8 @@ class ReachPattern:
         Entries of J for n' = 1, 2, ..., up to n or to saturation, whichever comes first.
     levels : int32 array, (units,), optional
         In which order a step forms its units, from 0: an entry of D in a row of a higher level than
-        its column is a derivative by this step's state, ∂s_t/∂s_t. Default: there are none.
+        its column is a derivative by this step's state, ∂s_t/∂s_t. An Influence knows of them, the
+        csr kernels do not. Default: there are none.
 
     Raises
     ------
