@@ -224,7 +224,8 @@ def test_a_run_goes_on_when_nobody_reads_its_lines(monkeypatch):
 
 @pytest.mark.parametrize("method", ["snap:1", "snap:2", "rtrl", "bptt", "bptt:3", "uoro", "rflo"])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, method):
-    settings = {**TINY, "method": method, "rate": 0.01, "save": 0.0}
+    layers = 2 if method == "snap:2" else 1
+    settings = {**TINY, "method": method, "rate": 0.01, "save": 0.0, "layers": layers}
     Run(Settings("copy", tokens=200, **settings), Folder(tmp_path / "whole")).train()
     folder = Folder(tmp_path / "parts")
     for tokens in (70, 71, 140, 200):
@@ -360,6 +361,15 @@ def refused(capsys, *arguments):
         (["copy", "--update", "sequence", "--method", "bptt:3"], "goes with bptt, not with bptt:T"),
         (["chars", "--text", "/no/such/text"], "/no/such/text: No such file"),
         (["stream"], "must have a table: name it with --data"),
+        (["copy", "--layers", "0"], "layers must be at least 1"),
+        (["copy", "--layers", "2", "--method", "uoro"], "layers must be 1 with uoro, got 2"),
+        (["copy", "--layers", "2", "--method", "bptt:8@1"], "layers must be 1 with bptt:8@1"),
+        (["copy", "--layers", "2", "--rewire", "rigl:0.1:9"], "layers must be 1 with rewire rigl"),
+        (
+            ["copy", "--layers", "2", "--storage", "float16"],
+            "layers must be 1 with storage float16",
+        ),
+        (["copy", "--layers", "3", "--method", "snap:2"], "n must be at least 3, the layers"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(capsys, arguments, message):

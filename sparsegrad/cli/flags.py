@@ -21,6 +21,7 @@ FLAGS = (
     ("steps", "T", "chars, stream: time steps of a draw, or of a crop"),
     ("cell", "CELL", listed(CELLS)),
     ("units", "K", "number of units"),
+    ("layers", "L", "cells on top of each other; snap:N crosses them from N = L on, snap:1 not"),
     ("sparsity", "S", "part of the weights that do not exist: 0.75 or 75%%"),
     ("input-sparsity", "S", "the same for the input weights; default: as --sparsity, for stream 0"),
     ("gate-masks", "HOW", "independent or shared"),

@@ -33,7 +33,8 @@ def words_of(error: Exception) -> str:
 
 def net(settings: Any) -> str:
     """Return the task and the net of a run, for a title."""
+    layers = "" if settings.layers == 1 else f"{settings.layers} layers of "
     return (
-        f"{settings.task}, {settings.cell.upper()}, {settings.units} units "
+        f"{settings.task}, {settings.cell.upper()}, {layers}{settings.units} units "
         f"@ {percent(settings.sparsity)}, batch {settings.batch}"
     )

@@ -83,7 +83,7 @@ def check_masks(prune: str | None, rewire: str | None) -> None:
 
 def density(cell: Any) -> float:
     """Return which part of a cell's matrices exists."""
-    names = [name for name in ("weight_hh", "weight_ih") if name in cell.places]
+    names = [name for name in cell.places if name.endswith(("weight_hh", "weight_ih"))]
     sizes = [math.prod(cell.dense_shape(name)) for name in names]
     return sum(cell.places[name][1].size for name in names) / max(sum(sizes), 1)
 

@@ -19,7 +19,7 @@ from sparsegrad.system.quantities import parse_number
 from sparsegrad.system.reading import read_plain
 
 if TYPE_CHECKING:  # imported where it is used: `--help` reads the defaults and must answer at once
-    from sparsegrad.cells import Cell
+    from sparsegrad.cells import Cell, Stack
     from sparsegrad.learning.learner import OnlineLearner
     from sparsegrad.learning.rewiring import Pruning, Rewiring
     from sparsegrad.methods import Method
@@ -33,6 +33,7 @@ MOVABLE = ("text", "data")
 TOKENS = 1_000_000
 REPORTS = 100
 """Reports of a run whose tokens are limited."""
+_ONE_LAYER = ("uoro", "rflo")
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ class Settings:
         ``chars`` by random crops instead of reading on.
     steps : int
         Time steps of a draw of ``chars`` and ``stream``.
-    cell, units, sparsity, input_sparsity, gate_masks, hidden, dtype
-        The net; `hidden` is the width of the readout's hidden layer, 0 for none. By default the
-        input weights are as sparse as the others, and those of ``stream`` all there.
+    cell, units, layers, sparsity, input_sparsity, gate_masks, hidden, dtype
+        The net; `layers` of such cells on top of each other, J across them but for ``snap:1``;
+        `hidden` is the width of the readout's hidden layer, 0 for none. By default the input
+        weights are as sparse as the others, and those of ``stream`` all there.
     method : str
         One of `sparsegrad.registry.METHOD_WORDS`: ``snap:N``, ``rtrl``, ``bptt``, …
     storage : {"bfloat16", "float16"}, optional
@@ -105,6 +107,7 @@ class Settings:
     steps: int = 128
     cell: str = "gru"
     units: int = 64
+    layers: int = 1
     sparsity: float = 0.9375
     input_sparsity: float | None = None
     gate_masks: str = "independent"
@@ -133,7 +136,7 @@ class Settings:
         _choice("gate-masks", self.gate_masks, ("independent", "shared"))
         _choice("update", self.update, ("step", "sequence"))
         _choice("dtype", self.dtype, ("float32", "float64"))
-        for name in ("units", "steps", "batch", "tokens", "report"):
+        for name in ("units", "layers", "steps", "batch", "tokens", "report"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -155,7 +158,7 @@ class Settings:
                 raise ValueError(
                     f"storage must go with dtype float32, got {self.storage} and {self.dtype}"
                 )
-        self.make_method(0)
+        self._check_layers()
         check_masks(self.prune, self.rewire)
         method = self.method.lower()
         whole = self.task == "copy" or (self.task == "chars" and self.crop)
@@ -278,7 +281,7 @@ class Settings:
         else:
             readout = Linear(task.outputs, task.loss, seed=seeds[1])
         return OnlineLearner(
-            self._cell(task.inputs, seeds[0]),
+            self._net(task.inputs, seeds[0]),
             readout,
             self.make_method(seeds[3]),
             OPTIMIZERS[self.optimizer].load()(self.rate, clip=self.clip or None),
@@ -310,6 +313,31 @@ class Settings:
         stored: Method = replace(method, storage=self.storage)  # type: ignore[type-var]
         return stored
 
+    def _check_layers(self) -> None:
+        """Check the method, and that it and what changes the masks can learn in layers."""
+        method: Any = self.make_method(0)
+        word = self.method.lower()
+        rolls = getattr(method, "update_every", None) is not None
+        if self.layers > 1 and (rolls or word.partition("@")[0].partition(":")[0] in _ONE_LAYER):
+            raise ValueError(
+                f"layers must be 1 with {self.method}, got {self.layers}: more of them learn by "
+                "snap:N, rtrl or bptt"
+            )
+        for name in ("storage", "rewire"):
+            value = getattr(self, name)
+            if self.layers > 1 and value is not None and not value.startswith("set"):
+                raise ValueError(f"layers must be 1 with {name} {value}, got {self.layers}")
+
+    def _net(self, inputs: int, seed: int) -> "Cell | Stack":
+        from sparsegrad.cells.stack import Stack
+
+        if self.layers == 1:
+            return self._cell(inputs, seed)
+        widths = [inputs, *[self.units] * (self.layers - 1)]
+        cells = [self._cell(width, (seed + k) % 2**32) for k, width in enumerate(widths)]
+        # SnAp-1 has nothing that crosses; in a window it takes what comes before from each layer
+        return Stack(cells, across=self.method.lower().partition("@")[0] != "snap:1")
+
     def _cell(self, inputs: int, seed: int) -> "Cell":
         made: Cell = CELLS[self.cell].load()(
             inputs,
@@ -333,7 +361,7 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as it had them, those too that came after it was written."""
     scale = "none" if stored.get("task") == "stream" else "online"
     later = {"inputs": None, "horizon": None, "missing": "refuse", "scale": scale, "decimal": None}
-    later |= {"prune": None, "rewire": None, "storage": None}
+    later |= {"prune": None, "rewire": None, "storage": None, "layers": 1}
     kept = later | dict(stored)
     if type(kept.get("targets", "1")) is int:
         kept["targets"] = str(kept["targets"])
