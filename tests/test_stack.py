@@ -279,34 +279,27 @@ def test_any_cell_goes_on_any_other(rng: Any) -> None:
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(
-    ("method", "dtype"),
-    [
-        (SnAp(2), "float32"), (RTRL(window=3), "float64"), (BPTT(4), "float64"),
-        (SnAp(1), "float64"),
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("method", [SnAp(1), SnAp(2), RTRL(window=3), BPTT(4)], ids=str)
 def test_no_bit_depends_on_threads_calls_copies_or_files(
-    method: Any, dtype: str, rng: Any, tmp_path: Any
+    method: Any, rng: Any, tmp_path: Any
 ) -> None:
-    xs, targets = (one.astype(dtype) for one in some_data(rng, 2, 20))
+    xs, targets = some_data(rng, 2, 20)
 
     def a_learner(threads: int = 1) -> Any:
-        stack = a_stack("LSTM on GRU", dtype, across=method != SnAp(1))
+        stack = a_stack("LSTM on GRU", across=method != SnAp(1))
         readout = MLP(4, OUTPUTS, "squared_error")
         return Learner(stack, readout, method, Adam(0.01), 2, threads=threads)
 
     whole = a_learner()
     whole.run(xs, targets)
-    shared = a_learner(2 if dtype == "float32" else 1)  # another compiled loop
+    shared = a_learner(2 if method == SnAp(2) else 1)  # another compiled loop
     shared.run(xs, targets)
     parts = a_learner()
     parts.run(xs[:7], targets[:7])
     parts.save(tmp_path / "learner.safetensors")
     loaded = Learner.load(tmp_path / "learner.safetensors")
     assert repr(loaded.cell) == repr(parts.cell)
-    given = Learner.load(tmp_path / "learner.safetensors", parts.cell.astype(dtype))
+    given = Learner.load(tmp_path / "learner.safetensors", parts.cell.astype("float64"))
     copied, pickled = copy.deepcopy(parts), pickle.loads(pickle.dumps(parts))
     for learner in (shared, parts, loaded, given, copied, pickled):
         if learner is not shared:
