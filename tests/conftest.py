@@ -90,6 +90,7 @@ ABOVE_THE_KERNELS = [
     "test_torch_hosts.py",
     "test_torch_options.py",
     "test_torch_own.py",
+    "test_torch_rewire.py",
     "test_torch_state.py",
     "test_torch_window.py",
     "test_train.py",

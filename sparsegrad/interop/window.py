@@ -79,6 +79,8 @@ class Window:
         where that lies, and the cell that it is of.
     """
 
+    last: NDArray[Any]
+
     def __init__(
         self,
         pattern: ReachPattern,
@@ -122,6 +124,35 @@ class Window:
             made._resets = None if saved._resets is None else saved._resets.copy()
             made._fresh = False
         return made
+
+    def carry(self, before: "Window", origin: NDArray[np.int64]) -> None:
+        """Go on with the sequences of a window on other weights, and with what J keeps of them.
+
+        Steps and signals of that one are refused afterwards.
+
+        Parameters
+        ----------
+        before : Window
+            Of the same units, dtype and components; none of its steps waits for a signal.
+        origin : int64 array, (weights,)
+            Which weight each of this one's was there, or -1.
+
+        Raises
+        ------
+        MemoryError
+            If both J do not fit.
+        """
+        before.catch_up()
+        if before._store is not None and not before._fresh:
+            influence = Influence(self.pattern, before.batch, self.dtype, self.threads)
+            influence.carry(before._influence, origin)
+            self._take_store(Store(influence))
+            self.last = before.last.copy()
+            self.returned, self.address = before.returned, before.address
+            self._fresh, self._new, self._trusts = False, before._new, before._trusts
+            self._resets = None if before._resets is None else before._resets.copy()
+        before.count += 1
+        before.passed = before.count
 
     def restart(self) -> "Window":
         """Return the window in which new sequences, of any batch size, begin at the next step.

@@ -12,9 +12,9 @@ from torch._compile import _disable_dynamo
 
 from sparsegrad.cells import Cell
 from sparsegrad.cells.cell import NAMES
-from sparsegrad.interop.addresses import parameter_order
+from sparsegrad.interop.addresses import parameter_order, present
 from sparsegrad.interop.host_cell import HostCell
-from sparsegrad.interop.torch.arguments import numpy_dtype, require_bool
+from sparsegrad.interop.torch.arguments import arrays, numpy_dtype, require_bool
 from sparsegrad.interop.torch.graph import (
     FLOATS,
     NO_TRANSFORMS,
@@ -25,6 +25,13 @@ from sparsegrad.interop.torch.graph import (
     lined_up,
     tensors,
     transformed,
+)
+from sparsegrad.interop.torch.rewired import (
+    hand_over,
+    moved,
+    moved_states,
+    origins,
+    plain_parameters,
 )
 from sparsegrad.interop.torch.state import State, load_state, masks_at, modern, places_of
 from sparsegrad.interop.torch.streams import Streams
@@ -125,6 +132,60 @@ class OnlineCell(Streams):
     def masks(self) -> dict[str, Tensor]:
         """Return which weights exist, bool, in PyTorch's shapes and names."""
         return {name: torch.from_numpy(mask) for name, mask in self._masks().items()}
+
+    def rewire(self, masks: dict[str, Any], optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Go on with other weights: what both masks have stays bit for bit, the rest sets out anew.
+
+        Of weights that stay, value, gradient summed so far and influence stay; new ones begin at 0
+        with all of that 0, and so do entries of J of units that a weight reaches only now. The
+        sequences go on from their states.
+
+        Parameters become others, for their sizes change. In `optimizer` they take the place of
+        those of before, with the moments of what stays. Any other optimiser that holds those of
+        before refuses its next step: make a new one. Wrap the module in ``DistributedDataParallel``
+        anew. J from `save` or `step` before is refused afterwards.
+
+        Parameters
+        ----------
+        masks : dict of bool tensor or array
+            Which weights exist, under PyTorch's names and shaped as the dense arrays; an array
+            that is not named keeps its weights. A unit may lose its last one.
+        optimizer : torch.optim.Optimizer, optional
+            The one that trains these parameters: any that keeps its moments weight by weight.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a mask has another shape or is not boolean, names no array of the cell, or no weight
+            would be left; if a parameter is computed or has hooks; if the optimiser has none of
+            the parameters, or moments of another kind. The module is as it was, as after:
+        RuntimeError
+            If a step still waits for its backward pass.
+        MemoryError
+            If the new influence does not fit beside the old one.
+        """
+        link = self._agree()
+        before, old = plain_parameters(self, link.names), self.to_cell()
+        cell = old.rewire(arrays(masks) or {})
+        if present(cell) != link.names:
+            raise ValueError(
+                f"masks must name arrays that the cell has, {', '.join(link.names)}, got "
+                f"{', '.join(masks)}"
+            )
+        if link.window.waits():
+            raise RuntimeError(
+                "rewire must come when no step waits for its backward pass, got one that does: "
+                "call backward first, or let go of its state and its loss"
+            )
+        origin = origins(old, cell)
+        states = moved_states(optimizer, before, origin)
+        made = {name: moved(p, origin[name]) for name, p in before.items()}
+        follower = Link(HostCell(cell, self.n, link.host.threads), self.window)
+        follower.window.carry(link.window, old.origin_of(cell))
+        hand_over(optimizer, before, made, states)
+        self._parameters.update(made)
+        self.places = places_of(cell)
+        self._link, self._tail = follower, None  # both hold a J: the old one is free now
 
     def extra_repr(self) -> str:
         """Describe the cell for print()."""
