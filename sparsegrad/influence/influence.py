@@ -13,12 +13,13 @@ from sparsegrad.influence.lowering import lower
 from sparsegrad.influence.program import Program, cut_work
 from sparsegrad.influence.storage import as_numbers, as_view, as_words, check_storage, words_type
 from sparsegrad.kernels.compiler.pointers import pointer_to
-from sparsegrad.kernels.influence.carry import carry_entries
+from sparsegrad.kernels.influence.carry import WHERE_FIELDS, carry_entries, locate_columns
 from sparsegrad.kernels.influence.convert import csr_to_panels, panels_to_csr
 from sparsegrad.kernels.influence.exchange import Exchange
 from sparsegrad.kernels.influence.panels import CONTRACT, UPDATE, panels_range, panels_threads
 from sparsegrad.kernels.influence.rounded import Rounded
 from sparsegrad.kernels.influence.store import Store
+from sparsegrad.kernels.influence.tables import WIDTH
 from sparsegrad.kernels.vectors.finite import all_finite
 from sparsegrad.symbolic.pattern import ReachPattern
 from sparsegrad.symbolic.rows import values_on
@@ -338,18 +339,17 @@ class Influence(SetOnce):
         origin : int64 array, (weights,)
             Which weight each of this one's was there, or -1.
         """
-        new, old = self.pattern, before.pattern
-        held = self._panels.dtype
-        require_memory((new.nnz + old.nnz) * held.itemsize, "J between two patterns")
-        data, old_data = np.empty(new.nnz, held), np.empty(old.nnz, held)
+        new, old = self._program, before._program
+        where = np.empty((before.pattern.shape[0], WHERE_FIELDS), np.int64)
+        strides = np.empty(len(old.members), np.int64)
+        locate_columns(old.panels, old.members, old.columns, where, strides)
+        tops = np.empty(new.members[:, WIDTH].max(initial=0), np.int64)
         self._steps[:] = before._steps
         for b in range(self.batch):
-            panels_to_csr(*before._layout, before._panels[b], old_data)
             carry_entries(
-                origin, old.supernode, old.reach_indptr, old.reach_indices, old.indptr,
-                new.supernode, new.reach_indptr, new.reach_indices, new.indptr, old_data, data,
+                origin, old.members, old.reached, where, strides, before._panels[b],
+                new.panels, new.members, new.reached, new.columns, self._panels[b], tops,
             )  # fmt: skip
-            csr_to_panels(*self._layout, data, self._panels[b])
 
     @property
     def _layout(self) -> tuple[Any, Any, Any, Any, Any]:
