@@ -360,7 +360,13 @@ class Settings:
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as it had them, those too that came after it was written."""
     scale = "none" if stored.get("task") == "stream" else "online"
-    later = {"inputs": None, "horizon": None, "missing": "refuse", "scale": scale, "decimal": None}
+    later: dict[str, Any] = {
+        "inputs": None,
+        "horizon": None,
+        "missing": "refuse",
+        "scale": scale,
+        "decimal": None,
+    }
     later |= {"prune": None, "rewire": None, "storage": None, "layers": 1}
     kept = later | dict(stored)
     if type(kept.get("targets", "1")) is int:
