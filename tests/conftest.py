@@ -77,6 +77,7 @@ ABOVE_THE_KERNELS = [
     "test_public_paths.py",
     "test_ranks.py",
     "test_published.py",
+    "test_rank_cost.py",
     "test_registry.py",
     "test_river.py",
     "test_site.py",

@@ -346,7 +346,9 @@ def test_prices_that_are_there_are_found(monkeypatch, rng):
     monkeypatch.setattr(prediction, "PROBES", PROBES[:-2])  # without the large ones
     true = rng.uniform(0.5, 2, len(prediction.COUNTED)) * 1e-9
     true[:2] = 4e-6, 0.7
-    monkeypatch.setattr(CostModel, "_time", lambda own, p, threads: own._count(p, 1) @ true)
+    monkeypatch.setattr(
+        CostModel, "_time", lambda own, p, threads: own._things(own.count(p)) @ true
+    )
     model = CostModel(FlatRoofline())
     for cell, units, sparsity, n in [
         ("rnn", 64, 0.9, 1),
@@ -355,7 +357,7 @@ def test_prices_that_are_there_are_found(monkeypatch, rng):
     ]:
         drawn = structure(cell, units, sparsity)
         pattern = reach(drawn.dynamics, drawn.immediate, n)
-        expected = model._count(pattern, 1) @ true
+        expected = model._things(model.count(pattern)) @ true
         assert model.seconds(pattern) == pytest.approx(expected, rel=0.02)
         call = model.prices["call"]
         assert model.seconds(pattern, batch=3) - call == pytest.approx(

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import sparsegrad
+from sparsegrad.runs.rank_cost import count_parts, shares
 
 MPIRUN = Path(sys.executable).with_name("mpirun")
 MPIRUN = str(MPIRUN) if MPIRUN.exists() else shutil.which("mpirun")
@@ -83,6 +84,15 @@ def test_any_number_of_ranks_learns_the_same_bits_and_keeps_its_part_of_J(learne
             assert max(kept) < 1.5 * whole / len(ranks)
         alone = sparsegrad.OnlineLearner.load(folder / f"{method}-4")
         assert alone.pattern.nnz == whole
+
+
+def test_the_profile_counts_what_ranks_hold(learned):
+    cell = sparsegrad.GRU(3, 24, sparsity=0.8, seed=1)
+    for name, n in (("snap:2", 2), ("rtrl", None)):
+        counts, works = count_parts(cell, n)
+        for said in learned[1]:
+            held = [rank[f"entries {name}"] for rank in said]
+            assert shares(counts, works, len(said))[:, 0].tolist() == held
 
 
 def test_ranks_learn_what_one_process_does(learned):

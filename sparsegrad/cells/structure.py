@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.jacobians import (
+    Net,
     dynamics_alone,
     immediate_pattern,
     own_pattern,
@@ -43,12 +44,15 @@ class Structure:
         How many of the weights are recurrent ones.
     own : csr_array of bool, (state, state), optional
         Which entries of D cost no step of reach; see `sparsegrad.cells.jacobians.own_pattern`.
+    net : Net, optional
+        Kind, units and maps, without weights; None of a net that was not drawn here.
     """
 
     dynamics: "csr_array"
     immediate: "csc_array"
     recurrent: int
     own: "csr_array | None" = None
+    net: Net | None = None
 
     @property
     def weights(self) -> int:
@@ -117,6 +121,7 @@ def structure(
         immediate_pattern(net),
         sum(map(len, recurrent.values())),
         own_pattern(net),
+        net,
     )
 
 

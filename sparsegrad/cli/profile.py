@@ -15,6 +15,7 @@ from sparsegrad.cli.flags import add_command, split_words
 from sparsegrad.cli.messages import DISTRIBUTION, FAILED, INTERRUPTED, complain, tell
 from sparsegrad.cli.pages import add_html, check_html, write_html
 from sparsegrad.cli.pictures import drawn
+from sparsegrad.profiling.network import Network
 from sparsegrad.registry import CELLS, listed
 from sparsegrad.system.bar import Bar
 from sparsegrad.system.processors import usable_processors
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from sparsegrad.profiling.profile import Point, Sweep
     from sparsegrad.profiling.scaling import Fit
 
-OWN = ("profile.csv", "profile.json", "profile.png", "windows.png", "run.json")
+OWN = ("profile.csv", "profile.json", "profile.png", "ranks.png", "windows.png", "run.json")
+NETWORK = "100Gbps,2us"
 EXAMPLES = """examples:
   sparsegrad profile
   sparsegrad profile --cells rnn gru lstm --units 128 --sparsity 0.75 0.9375 --n 1 2 3
   sparsegrad profile --cells gru --units 100000 --sparsity 0.9999 --n 1 2 rtrl --dry-run
   sparsegrad profile --units 128 --n 1 2 rtrl --window 1,8,64 --out windows
+  sparsegrad profile --units 4096 --sparsity 99.6% --ranks 1,2,4,64 --network 100Gbps,2us
   sparsegrad profile --gate-masks shared --threads 2 --batch 16 --budget 4GiB --out results
   sparsegrad profile --format json | jq '.[] | [.n, .seconds]'
 """
@@ -53,10 +56,16 @@ def add_profile(commands: Any) -> None:
     add("--sparsity", nargs="+", metavar="S",
         help="parts of the weights that do not exist: 0.75 or 75%% "
         "(default: 0.75 0.9375 0.984375)")  # fmt: skip
-    add("--n", nargs="+", metavar="N", help="steps of reach, or rtrl (default: 1 2 3 rtrl)")
+    add("--n", nargs="+", metavar="N", help="steps of reach, or rtrl (default: 1 2 3 rtrl, with "
+        "--ranks 2)")  # fmt: skip
     add("--window", nargs="+", metavar="T",
         help="also a learner's step with an update every T steps, exact inside by BPTT: counts "
         "and time, beside BPTT's")  # fmt: skip
+    add("--ranks", nargs="+", metavar="R",
+        help="also a step of a learner over so many ranks of MPI, on paper: J, bytes and time of "
+        "each")  # fmt: skip
+    add("--network", metavar="NET",
+        help=f"between ranks: bandwidth and latency (default: {NETWORK})")  # fmt: skip
     add("--gate-masks", default="independent", metavar="HOW",
         help="independent (a mask for each gate) or shared (default: independent)")  # fmt: skip
     add("--inputs", default="32", metavar="W", help="width of the input (default: 32)")
@@ -91,14 +100,20 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
         ("sparsity", "sparsity", lambda word: parse_number("sparsity", word)),
         ("n", "n", _order),
         ("windows", "window", lambda word: parse_whole("window", word)),
+        ("ranks", "ranks", lambda word: parse_whole("ranks", word)),
     )
     chosen = {
         name: tuple(dict.fromkeys(convert(word) for word in split_words(getattr(arguments, flag))))
         for name, flag, convert in lists
         if getattr(arguments, flag) is not None
     }
-    if chosen.get("windows") == ():
-        raise ValueError("window must name at least one value, got none")
+    for name, flag in (("windows", "window"), ("ranks", "ranks")):
+        if chosen.get(name) == ():
+            raise ValueError(f"{flag} must name at least one value, got none")
+    if arguments.ranks is None and arguments.network is not None:
+        raise ValueError(f"--network must come with --ranks, got {arguments.network} alone")
+    if "ranks" in chosen:
+        chosen.setdefault("n", (2,))
     return Sweep(
         **chosen,  # type: ignore[arg-type]
         gate_masks=arguments.gate_masks,
@@ -114,6 +129,7 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
 def profile(arguments: argparse.Namespace) -> int:
     """Run `profile`; return the exit status."""
     sweep = _sweep(arguments)
+    network = Network.read(arguments.network or NETWORK)
     check_html(arguments.html)
     from sparsegrad.runs.folder import claim
 
@@ -125,7 +141,6 @@ def profile(arguments: argparse.Namespace) -> int:
     from sparsegrad.profiling.report import csv_report, json_report
     from sparsegrad.profiling.roofline import Roofline
     from sparsegrad.profiling.scaling import fit_growth
-    from sparsegrad.runs.step_cost import with_steps
 
     model: CostModel | None = None
     points: list[Point] = []
@@ -136,14 +151,14 @@ def profile(arguments: argparse.Namespace) -> int:
                 bar.show("measuring this machine")
                 model = CostModel(Roofline(sweep.dtype, sweep.threads), sweep.seed)
             told = lambda text: bar.show(text, len(points))  # noqa: E731
-            for point in measure(sweep, model, told, with_steps if sweep.windows else None):
+            for point in measure(sweep, model, told, _steps(sweep, model, network)):
                 points.append(point)
         except (KeyboardInterrupt, MemoryError) as reason:
             stopped = reason
     if isinstance(stopped, MemoryError) and not points:
         raise stopped
     fits = fit_growth(_updates(points))
-    title = _title(sweep, model)
+    title = _title(sweep, model, arguments.network)
     status = 0 if stopped is None else FAILED if isinstance(stopped, MemoryError) else INTERRUPTED
     try:
         if arguments.format == "table":
@@ -162,6 +177,19 @@ def profile(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _steps(sweep: "Sweep", model: "CostModel | None", network: Network) -> Any:
+    """Return what adds a learner's step to a point: in windows, over ranks, or neither."""
+    if sweep.ranks:
+        from sparsegrad.runs.rank_cost import with_ranks
+
+        return lambda *given: with_ranks(*given[:3], network, model)
+    if not sweep.windows:
+        return None
+    from sparsegrad.runs.step_cost import with_steps
+
+    return with_steps
+
+
 def _write_page(path: Path | None, points: "list[Point]", title: str) -> bool:
     rows = [point.as_dict() for point in points]
     net = "cell", "units", "sparsity"
@@ -171,6 +199,8 @@ def _write_page(path: Path | None, points: "list[Point]", title: str) -> bool:
     ]
     if any(point.window for point in points):
         plots.append(("window", "step_vs_bptt", (*net, "n")))
+    if any(point.ranks for point in points):
+        plots.append(("ranks", "rank_speedup", (*net, "n")))
     shown = [
         (rows, x, y, line, (True, True)) for x, y, line in plots if any(one[y] for one in rows)
     ]
@@ -178,13 +208,17 @@ def _write_page(path: Path | None, points: "list[Point]", title: str) -> bool:
 
 
 def _updates(points: "list[Point]") -> "list[Point]":
-    """Return a point for each update of J: windows make no other ones of it."""
-    return [point for point in points if point.window == points[0].window]
+    """Return a point for each update of J: neither windows nor ranks make other ones of it."""
+    first = [(point.window, point.ranks) for point in points[:1]]
+    return [point for point in points if (point.window, point.ranks) in first]
 
 
-def _title(sweep: "Sweep", model: "CostModel | None") -> str:
+def _title(sweep: "Sweep", model: "CostModel | None", network: str | None) -> str:
+    what = "SnAp-n influence update"
+    if sweep.windows or sweep.ranks:
+        what = f"SnAp-n step {'in windows' if sweep.windows else 'over ranks'}"
     settings = [
-        "SnAp-n step in windows" if sweep.windows else "SnAp-n influence update",
+        what, *([f"network {network or NETWORK}"] if sweep.ranks else []),
         sweep.dtype, f"batch {sweep.batch}",
         f"{sweep.threads} thread{'s' if sweep.threads > 1 else ''}",
         f"{sweep.gate_masks} gate masks", f"{sweep.inputs} inputs",
@@ -250,7 +284,13 @@ def _write(
 
         draw_windows(points, title, folder / "windows.png")
 
+    def draw_over_ranks() -> None:
+        from sparsegrad.figures.ranks import draw as draw_ranks
+
+        draw_ranks(points, title, folder / "ranks.png")
+
     written += [folder / "profile.png"] if drawn(draw) else []
     written += [folder / "windows.png"] if sweep.windows and drawn(draw_steps) else []
+    written += [folder / "ranks.png"] if sweep.ranks and drawn(draw_over_ranks) else []
     tell(f"wrote {', '.join(str(path) for path in written)}")
     return 0

@@ -5,7 +5,7 @@ this module: import it late.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -35,6 +35,25 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
     OSError
         If the file cannot be written.
     """
+    labels = "window T", "step, times BPTT's"
+    draw_grid(points, title, path, labels, _draw_net, _legend(points))
+
+
+def draw_grid(
+    points: Sequence[Point],
+    title: str,
+    path: Path,
+    labels: tuple[str, str],
+    draw_net: Callable[[Axes, Sequence[Point]], None],
+    handles: Sequence[Line2D],
+) -> None:
+    """Draw a panel for each net, and one legend; `labels` are those of its axes.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     rows = list(dict.fromkeys((point.cell, point.sparsity) for point in points))
     units = sorted({point.units for point in points})
     with our_style():
@@ -46,14 +65,13 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
             for width, axes in zip(units, line, strict=True):
                 net = cell, sparsity, width
                 own = [p for p in points if (p.cell, p.sparsity, p.units) == net]
-                _draw_net(axes, own)
+                draw_net(axes, own)
                 axes.set_title(
                     f"{cell.upper()}, {width} @ {percent(sparsity)}", fontsize=9, loc="left"
                 )
-            line[0].set_ylabel("step, times BPTT's")
+            line[0].set_ylabel(labels[1])
         for axes in grid[-1]:
-            axes.set_xlabel("window T")
-        handles = _legend(points)
+            axes.set_xlabel(labels[0])
         figure.legend(handles=handles, loc="outside lower center", frameon=False,
                       ncols=max(1, min(len(handles), 2 * len(units))))  # fmt: skip
         figure.suptitle(textwrap.fill(title, int(13 * figure.get_figwidth())), fontsize=10)
@@ -63,7 +81,7 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
 def _draw_net(axes: Axes, points: Sequence[Point]) -> None:
     """Draw a net: a line of counts and dots of times for every n."""
     axes.axhline(1, color=COLOURS["bptt"], lw=1.2, zorder=1)
-    for n, colour in _colours(points):
+    for n, colour in colours_of(points):
         own = [p for p in points if p.n == n]
         counted = sorted((p.window or 1, p.step_vs_bptt) for p in own if p.step_vs_bptt is not None)
         timed = sorted(
@@ -73,9 +91,13 @@ def _draw_net(axes: Axes, points: Sequence[Point]) -> None:
             axes.plot(*zip(*counted, strict=True), "-", color=colour, lw=1.7)
         if timed:
             axes.plot(*zip(*timed, strict=True), "o", color=colour, mec="white", mew=0.6, ms=5.5)
+    dress(axes, sorted({point.window or 1 for point in points}))
+
+
+def dress(axes: Axes, ticks: Sequence[int]) -> None:
+    """Make both axes logarithmic, with these ticks alone below."""
     axes.set_xscale("log")
     axes.set_yscale("log")
-    ticks = sorted({point.window or 1 for point in points})
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"{tick}" for tick in ticks])
@@ -84,7 +106,8 @@ def _draw_net(axes: Axes, points: Sequence[Point]) -> None:
     axes.margins(x=0.08)
 
 
-def _colours(points: Sequence[Point]) -> list[tuple[int | str, str]]:
+def colours_of(points: Sequence[Point]) -> list[tuple[int | str, str]]:
+    """Return each n of the points and its colour."""
     others = iter(OTHERS * len(points))
     orders = dict.fromkeys(point.n for point in points)
     names = {n: "rtrl" if n == "rtrl" else f"snap:{n}" for n in orders}
@@ -92,12 +115,17 @@ def _colours(points: Sequence[Point]) -> list[tuple[int | str, str]]:
 
 
 def _legend(points: Sequence[Point]) -> list[Line2D]:
-    lines = [
-        Line2D([], [], lw=1.7, color=colour, label="RTRL" if n == "rtrl" else f"SnAp-{n}")
-        for n, colour in _colours(points)
-    ]
+    lines = lines_of(points)
     lines.append(Line2D([], [], lw=1.2, color=COLOURS["bptt"], label="BPTT"))
     if any(point.step_time_vs_bptt is not None for point in points):
         lines.append(Line2D([], [], ls="", marker="o", color=INK, label="measured time"))
         lines.append(Line2D([], [], lw=1.7, color=INK, label="counted multiply-adds"))
     return lines
+
+
+def lines_of(points: Sequence[Point]) -> list[Line2D]:
+    """Return the entries of a legend for each n."""
+    return [
+        Line2D([], [], lw=1.7, color=colour, label="RTRL" if n == "rtrl" else f"SnAp-{n}")
+        for n, colour in colours_of(points)
+    ]

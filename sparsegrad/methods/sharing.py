@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegrad.cells.cell import Cell
-from sparsegrad.cells.jacobians import dynamics_pattern, immediate_pattern, own_pattern
+from sparsegrad.cells.jacobians import Net, dynamics_alone, immediate_pattern, own_pattern
 from sparsegrad.influence.influence import Influence
 from sparsegrad.influence.lowering import lower_in_parts
 from sparsegrad.kernels.influence.exchange import Exchange
@@ -52,20 +52,18 @@ class Share:
 
     def __init__(self, cell: Cell, n: int | None, ranks: Ranks) -> None:
         self.ranks, self._dtype = ranks, cell.dtype
-        bounds = cut_parts(cell)
-        parts = bounds.size - 1
+        search = Parts(cell, n)
+        bounds, immediate, parts = search.bounds, search.immediate, len(search)
         if ranks.size > parts:
             raise ValueError(
                 f"ranks must be at most {parts}, one for each part of {cell.units} units, got "
                 f"{ranks.size}: start fewer"
             )
-        immediate = immediate_pattern(cell)
         self.values = immediate.nnz
-        search = _Search(cell, immediate, n, bounds)
         first, last = np.arange(parts + 1)[[parts * (ranks.rank + k) // ranks.size for k in (0, 1)]]
-        costs = [_work(part) for part in search.parts(first, last)]
+        costs = [work(part) for part in search.patterns(first, last)]
         cuts = cut_ranks(np.concatenate(ranks.every(costs)), ranks.size)
-        mine = search.parts(cuts[ranks.rank], cuts[ranks.rank + 1])
+        mine = search.patterns(cuts[ranks.rank], cuts[ranks.rank + 1])
         self.pattern = joined(mine)
         lower_in_parts(self.pattern, mine)
         of_rank = bounds[cuts]
@@ -98,17 +96,33 @@ class Share:
         return entries[before : before + self._entries[self.ranks.rank]]
 
 
-class _Search:
-    """Finds the reach of parts, each once."""
+class Parts:
+    """The parts that ranks take: which weights are in each, and their reach, found once.
 
-    def __init__(
-        self, cell: Cell, immediate: Any, n: int | None, bounds: NDArray[np.int64]
-    ) -> None:
-        self._jacobians = dynamics_pattern(cell)[0], immediate
-        self._n, self._own, self._bounds = n, own_pattern(cell), bounds
+    Parameters
+    ----------
+    net : Cell, or what has its kind, units and maps
+    n : int, optional
+        Steps of reach; None: to saturation.
+
+    Attributes
+    ----------
+    bounds : int64 array, (parts + 1,)
+        The weight at which each part begins, and the end.
+    immediate : csc_array of bool, (states, weights)
+        The pattern of I.
+    """
+
+    def __init__(self, net: Net, n: int | None) -> None:
+        self.bounds, self.immediate = cut_parts(net), immediate_pattern(net)
+        self._dynamics, self._own, self._n = dynamics_alone(net), own_pattern(net), n
         self._found: dict[int, ReachPattern] = {}
 
-    def parts(self, first: int, last: int) -> list[ReachPattern]:
+    def __len__(self) -> int:
+        """How many parts there are."""
+        return self.bounds.size - 1
+
+    def patterns(self, first: int, last: int) -> list[ReachPattern]:
         """Return the patterns of parts `first` to `last` - 1, and forget all others."""
         missing = [part for part in range(first, last) if part not in self._found]
         for group in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1):
@@ -118,20 +132,19 @@ class _Search:
         return list(self._found.values())
 
     def _find(self, first: int, last: int) -> None:
-        dynamics, immediate = self._jacobians
-        bounds = self._bounds[first : last + 1]
-        columns = immediate[:, bounds[0] : bounds[-1]]
-        pattern = reach(dynamics, columns, self._n, own=self._own)
+        bounds = self.bounds[first : last + 1]
+        columns = self.immediate[:, bounds[0] : bounds[-1]]
+        pattern = reach(self._dynamics, columns, self._n, own=self._own)
         for k in range(last - first):
             begin, end = (bounds[k : k + 2] - bounds[0]).tolist()
             self._found[first + k] = part_of(pattern, begin, end)
 
 
-def cut_parts(cell: Cell) -> NDArray[np.int64]:
+def cut_parts(net: Net) -> NDArray[np.int64]:
     """Return the weight at which each part begins, and the end: whole units, about as many each."""
-    before = cell.maps.indptr[:: len(cell.kind.maps)]  # weights of a unit follow each other
-    parts = min(MOST_PARTS, -(-cell.units // LEAST_UNITS))
-    targets = np.arange(parts + 1) * (cell.weights.size / parts)
+    before = net.maps.indptr[:: len(net.kind.maps)]  # weights of a unit follow each other
+    parts = min(MOST_PARTS, -(-net.units // LEAST_UNITS))
+    targets = np.arange(parts + 1) * (net.maps.indices.size / parts)
     return np.unique(before[np.searchsorted(before, targets)])
 
 
@@ -145,6 +158,7 @@ def cut_ranks(costs: NDArray[np.int64], ranks: int) -> NDArray[np.int64]:
     return cuts.astype(np.int64)
 
 
-def _work(part: ReachPattern) -> int:
+def work(part: ReachPattern) -> int:
+    """Return what a part costs a rank, in multiply-adds; by it the ranks are cut."""
     cost = part.cost()
     return cost.multiply_adds + TRAFFIC * cost.entries

@@ -93,7 +93,7 @@ class CostModel:
         for probe in PROBES:
             pattern = synthetic(probe, seed)
             seconds.append(self._time(pattern, 1))
-            counts.append(self._count(pattern, 1))
+            counts.append(self._things(self.count(pattern)))
         from scipy.optimize import nnls  # 0.2 s to import
 
         # of the relative errors, and all counts of one size: they differ by six orders
@@ -125,11 +125,32 @@ class CostModel:
         -------
         float
         """
-        call, *work = self._count(pattern, batch) * self._prices
+        return self.price(self.count(pattern, batch), threads)
+
+    def price(self, counts: NDArray[np.float64], threads: int = 1) -> float:
+        """Return the predicted seconds of an update of so much; see :meth:`count`."""
+        call, *work = self._things(counts) * self._prices
         return float(call + sum(work) / (self.gain if threads > 1 else 1.0))
 
-    def _count(self, pattern: ReachPattern, batch: int) -> NDArray[np.float64]:
-        """Count what has a price, in the order of `COUNTED`."""
+    def _things(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what has a price, in the order of `COUNTED`: one call, and J moved twice."""
+        held = counts[1]
+        return np.concatenate([[1.0, 2 * held / self.roofline.bandwidth(held)], counts[2:]])
+
+    def count(self, pattern: ReachPattern, batch: int = 1) -> NDArray[np.float64]:
+        """Count what an update of J takes; the counts of several parts of J add up.
+
+        Parameters
+        ----------
+        pattern : ReachPattern
+        batch : int
+            Sequences.
+
+        Returns
+        -------
+        float64 array, (len(COUNTED),)
+            In the order of `COUNTED`; at "bandwidth" the bytes of J.
+        """
         program = lower(pattern)
         panels, segments = program.panels[:-1], program.segments
         rows, vectors = panels[:, tables.ROWS], panels[:, tables.VECTORS] * SLACK // self._lanes
@@ -148,8 +169,7 @@ class CostModel:
             (end - first).sum(), rows.sum(), rows @ vectors,
             *(some[far == step].sum() for step in range(len(FAR) + 1) for some in loads),
         ]  # fmt: skip
-        moving = 2 * held / self.roofline.bandwidth(held)
-        return np.array([1.0, moving, *(batch * float(count) for count in counts)])
+        return np.array([1.0, held, *(batch * float(count) for count in counts)])
 
 
 def synthetic(probe: Probe, seed: int = 0) -> ReachPattern:

@@ -18,6 +18,11 @@ written once, and `roofline_fraction` is the least time of
 With windows, a point for each: `step_multiply_adds` of a learner's step and `step_vs_bptt`, over
 the 3 × weights of BPTT; `step_seconds`, `bptt_seconds` and their ratio `step_time_vs_bptt` are
 measured, by `sparsegrad.runs.step_cost`.
+
+With ranks, a point for each number of them, by `sparsegrad.runs.rank_cost`: `rank_entries` and
+`rank_bytes` of the largest part of J, `exchanged_bytes` into each rank in a step and the
+`exchange_seconds` that they take, `alone_seconds` of what every rank does for itself, and
+`rank_seconds` of a whole step, `rank_speedup` times as fast as one rank's.
 """
 
 import math
@@ -39,6 +44,8 @@ from sparsegrad.system.quantities import percent
 DTYPES = ("float32", "float64")
 POINT_SECONDS = 0.15
 """How long a point is timed, at least."""
+MOST_RANKS = 256
+"""Parts that J is cut into at most, `sparsegrad.methods.sharing.MOST_PARTS`."""
 TRIAL_WEIGHTS = 4096
 CHUNK_ENTRIES = 2**27
 """Reached units (over supernodes) that counting holds at once, judged by a trial."""
@@ -59,6 +66,8 @@ class Sweep:
         Each at least 1; None is exact RTRL (the saturated pattern).
     windows : tuple of int
         Steps of the windows of which a learner's step is counted and timed too; may be empty.
+    ranks : tuple of int
+        Numbers of ranks that share J, whose step is counted; may be empty.
     gate_masks : str
         "independent" or "shared".
     inputs, batch, threads, seed : int
@@ -78,6 +87,7 @@ class Sweep:
     sparsity: tuple[float, ...] = (0.75, 0.9375, 0.984375)
     n: tuple[int | None, ...] = (1, 2, 3, None)
     windows: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
     gate_masks: str = "independent"
     inputs: int = 32
     batch: int = 1
@@ -101,6 +111,17 @@ class Sweep:
             _require(n is None or n >= 1, "n", "be at least 1, or rtrl", n)
         for window in self.windows:
             _require(window >= 1, "window", "be at least 1", window)
+        for ranks in self.ranks:
+            _require(1 <= ranks <= MOST_RANKS, "ranks", f"be between 1 and {MOST_RANKS}", ranks)
+        if self.ranks and 1 in self.n:
+            raise ValueError(
+                "n must be from 2 on, or rtrl, with ranks, got 1: SnAp-1's J is no larger than the "
+                "weights, and is not shared"
+            )
+        if self.ranks and self.windows:
+            raise ValueError(
+                f"window must be left out with ranks, which go step by step, got {self.windows[0]}"
+            )
         _require(self.gate_masks in GATE_MASKS, "gate-masks", f"be of {', '.join(GATE_MASKS)}",
                  self.gate_masks)  # fmt: skip
         _require(self.dtype in DTYPES, "dtype", f"be of {', '.join(DTYPES)}", self.dtype)
@@ -113,7 +134,7 @@ class Sweep:
     def __len__(self) -> int:
         """How many points the sweep has."""
         nets = len(self.cells) * len(self.units) * len(self.sparsity)
-        return nets * len(self.n) * max(1, len(self.windows))
+        return nets * len(self.n) * max(1, len(self.windows), len(self.ranks))
 
 
 def _require(holds: bool, name: str, rule: str, got: object) -> None:
@@ -142,6 +163,15 @@ class Point:
         decides on dense products does not fit.
     step_seconds, bptt_seconds, step_time_vs_bptt : float or None
         Median time of a learner's step, of BPTT's with as long a window, and their ratio.
+    ranks : int or None
+        That share J; None where none were asked for.
+    rank_entries, rank_bytes : int or None
+        Of J, for the whole batch, on the rank that has most of it.
+    exchanged_bytes : float or None
+        That come into a rank in a step.
+    exchange_seconds, alone_seconds, rank_seconds, rank_speedup : float or None
+        Time that this takes, of what every rank does for itself, of a step, and its ratio to a step
+        of one rank.
     """
 
     cell: str
@@ -169,6 +199,14 @@ class Point:
     step_seconds: float | None = None
     bptt_seconds: float | None = None
     step_time_vs_bptt: float | None = None
+    ranks: int | None = None
+    rank_entries: int | None = None
+    rank_bytes: int | None = None
+    exchanged_bytes: float | None = None
+    exchange_seconds: float | None = None
+    alone_seconds: float | None = None
+    rank_seconds: float | None = None
+    rank_speedup: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the row as plain values."""
@@ -197,12 +235,12 @@ def profile(
         Told in a few words what comes next.
     with_steps : callable, optional
         Given the sweep, the structure, a point and whether to measure, yields the point for each
-        window; needed where the sweep has windows.
+        window or number of ranks; needed where the sweep has such.
 
     Yields
     ------
     Point
-        In the order cells, units, sparsity, n, windows.
+        In the order cells, units, sparsity, n, windows or ranks.
     """
     for cell, units, sparsity in product(sweep.cells, sweep.units, sweep.sparsity):
         net = f"{cell} {units} @ {percent(sparsity)}"

@@ -33,6 +33,13 @@ LEGEND_WINDOWS = (
     "xtime: over its time",
 )
 
+LEGEND_RANKS = (
+    "a step of a learner over ranks, on paper: J of the rank that has most of it; all of the "
+    "gradient but its own part comes to each rank",
+    "update: of its J, by counts and this machine's rates; alone: forward, D, I, optimiser, the "
+    "same on every rank, measured; x1: times as fast as one rank",
+)
+
 
 class Column(NamedTuple):
     """A column of the table."""
@@ -65,6 +72,20 @@ def _bptt_time(point: Point) -> str:
 
 def _step_count(point: Point) -> str:
     return "-" if point.step_multiply_adds is None else count(point.step_multiply_adds)
+
+
+def _update_time(point: Point) -> str:
+    if point.rank_seconds is None:
+        return "-"
+    return duration(point.rank_seconds - (point.alone_seconds or 0) - (point.exchange_seconds or 0))
+
+
+def _rank_time(point: Point) -> str:
+    return (point.note or "-") if point.rank_seconds is None else duration(point.rank_seconds)
+
+
+def _known(value: float | None, text: Callable[[float], str]) -> str:
+    return "-" if value is None else text(value)
 
 
 def _quartiles(point: Point) -> str:
@@ -105,6 +126,18 @@ STEP_COLUMNS = (
     Column("time", _step_time, timed=True),
     Column("BPTT", _bptt_time, timed=True),
     Column("xtime", lambda p: ratio(p.step_time_vs_bptt), timed=True),
+)
+RANK_COLUMNS = (
+    Column("n", lambda p: str(p.n)),
+    Column("ranks", lambda p: str(p.ranks)),
+    Column("J", lambda p: _known(p.rank_bytes, size)),
+    Column("of all", lambda p: share(p.rank_entries and p.rank_entries / p.entries), spare=2),
+    Column("exchanged", lambda p: _known(p.exchanged_bytes, size)),
+    Column("in", lambda p: _known(p.exchange_seconds, duration)),
+    Column("update", _update_time, timed=True, spare=1),
+    Column("alone", lambda p: _known(p.alone_seconds, duration), timed=True, spare=3),
+    Column("step", _rank_time, timed=True),
+    Column("x1", lambda p: ratio(p.rank_speedup), timed=True),
 )
 FIT_HEADINGS = ("cell", "against", "n", "points", "time", "exact count", "paper's law")
 
@@ -194,14 +227,41 @@ def _tried(points: Sequence[Point]) -> bool:
 
 
 def _columns(points: Sequence[Point]) -> tuple[Column, ...]:
-    """Return those of the update of J, or with windows those of a learner's step."""
+    """Return those of the update of J, or of a learner's step with windows or over ranks."""
+    if any(point.ranks is not None for point in points):
+        return RANK_COLUMNS
     return STEP_COLUMNS if any(point.window is not None for point in points) else COLUMNS
 
 
 def _legend(points: Sequence[Point]) -> tuple[str, ...]:
+    if _columns(points) is RANK_COLUMNS:
+        shown = 2 if any(point.rank_seconds for point in points) else 1
+        return (*LEGEND_RANKS[:shown], *where_it_pays(points))
     if _columns(points) is STEP_COLUMNS:
         return LEGEND_WINDOWS
     return LEGEND_COUNTED + (LEGEND_TIMED if _tried(points) else ())
+
+
+def where_it_pays(points: Sequence[Point]) -> list[str]:
+    """Say in a line for each net and n up to how many ranks a step gets shorter."""
+    lines = []
+    for key in dict.fromkeys((p.cell, p.units, p.sparsity, p.n) for p in points):
+        own = [p for p in points if (p.cell, p.units, p.sparsity, p.n) == key]
+        timed = sorted((p for p in own if p.rank_speedup), key=lambda p: p.ranks or 0)
+        if not timed:
+            continue
+        best, last = max(timed, key=lambda p: p.rank_speedup or 0), timed[-1]
+        name = "rtrl" if key[3] == "rtrl" else f"snap:{key[3]}"
+        text = f"{name} on {key[0]} {key[1]} @ {percent(key[2])}: "
+        if best.ranks == 1:
+            text += "does not pay, one rank is the fastest"
+        else:
+            what = "still pays" if best is last else "stops paying"
+            text += f"{what} at {best.ranks} ranks, {ratio(best.rank_speedup)} times as fast as one"
+        if best is not last:
+            text += f"; {last.ranks} ranks: {ratio(last.rank_speedup)}"
+        lines.append(text)
+    return lines
 
 
 def _relevant(points: Sequence[Point], columns: Sequence[Column]) -> list[Column]:
