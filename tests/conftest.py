@@ -54,6 +54,7 @@ ABOVE_THE_KERNELS = [
     "test_edges.py",
     "test_events.py",
     "test_examples.py",
+    "test_execution.py",
     "test_files.py",
     "test_forecast.py",
     "test_guard_pages.py",

@@ -19,8 +19,9 @@ from sparsegrad.learning.chunk import check_chunk
 from sparsegrad.methods import RTRL, SnAp
 from sparsegrad.registry import parse_method
 from sparsegrad.runs.alignment import Follower, compare_gradients
-from sparsegrad.runs.comparison import _reason, best_rates, curve, results, run_all, table
+from sparsegrad.runs.comparison import best_rates, curve, results, table
 from sparsegrad.runs.comparison import plan as plan_runs
+from sparsegrad.runs.execution import _reason, run_all
 from sparsegrad.runs.folder import Folder
 from sparsegrad.runs.run import Run
 from sparsegrad.runs.settings import Settings

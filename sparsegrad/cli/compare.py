@@ -1,6 +1,7 @@
 """The command `sparsegrad compare`."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sparsegrad.system.processors import usable_processors
 EXAMPLES = """examples:
   sparsegrad compare copy --methods snap:1 snap:2 rtrl uoro rflo --rates 1e-3 3e-3 --seeds 0 1 2 \\
       --tokens 1M --out compare/copy
+  sparsegrad compare copy --methods snap:1 rflo --out /shared/copy --scheduler node1:8786
   sparsegrad compare copy --passive --methods snap:1 snap:2 uoro rflo --tokens 20k --out passive
   sparsegrad compare copy --passive --units 64 --sparsity 93.75% --tokens 5k --out pareto \\
       --methods rtrl rtrl@8 snap:1 snap:1@4 snap:1@16 snap:2 snap:2@8 uoro uoro@8 bptt:4 bptt:16
@@ -40,6 +42,11 @@ def add_compare(commands: Any) -> None:
     add("--rates", nargs="+", metavar="R", help=f"learning rates (default: {Settings.rate:g})")
     add("--seeds", nargs="+", metavar="SEED", help="(default: 0 1 2)")
     add("--jobs", metavar="N", help="processes side by side (default: one per processor granted)")
+    add(
+        "--scheduler",
+        metavar="HOST:PORT",
+        help="send the runs to a Dask cluster, whose workers have --out under the same path",
+    )
     add("--passive", action="store_true", help="compare gradients along one trajectory")
     add("--every", metavar="M", help="passive: steps between samples of the dropped mass "
         "(default: 1, which makes the bound of the bias a true one)")  # fmt: skip
@@ -73,8 +80,9 @@ def compare(arguments: argparse.Namespace) -> int:
         )
     }
     jobs = _count("jobs", arguments.jobs, usable_processors())
-    from sparsegrad.runs.comparison import best_rates, measure_of, plan, results, run_all, table
+    from sparsegrad.runs.comparison import best_rates, measure_of, plan, results, table
     from sparsegrad.runs.comparison import write_results as write
+    from sparsegrad.runs.execution import run_all
 
     entries = plan(given, methods, read["rate"], read["seed"], arguments.out)
     measure, higher_is_better = measure_of(entries)
@@ -84,10 +92,12 @@ def compare(arguments: argparse.Namespace) -> int:
         shown = "" if value is None else f"{measure} {value:.4g}"
         say(f"[{done}/{total}] {entry.path.name} {entry.status} {shown}")
 
-    if waiting := sum(not entry.done for entry in entries):
-        logs = arguments.out / "runs" / "*" / "log.txt"
-        say(f"{waiting} runs to go, {jobs} at a time; how far each is: {logs}")
-    errors, stopped = run_all(entries, jobs, tell)
+    with _executor(arguments.scheduler) as executor:
+        if waiting := sum(not entry.done for entry in entries):
+            logs = arguments.out / "runs" / "*" / "log.txt"
+            where = f"{jobs} at a time" if executor is None else f"on {arguments.scheduler}"
+            say(f"{waiting} runs to go, {where}; how far each is: {logs}")
+        errors, stopped = run_all(entries, jobs, tell, executor)
     rows = results(entries, measure)
     lines = best_rates(rows, higher_is_better)
     print(table(lines, measure), end="", flush=True)
@@ -101,6 +111,15 @@ def compare(arguments: argparse.Namespace) -> int:
         complain("interrupted; the same command goes on with the runs that are not done")
         return INTERRUPTED
     return FAILED if errors or not paged else 0
+
+
+def _executor(scheduler: str | None) -> Any:
+    """Return a context with the cluster of a scheduler, or with None."""
+    if scheduler is None:
+        return nullcontext()
+    from sparsegrad.runs.cluster import cluster
+
+    return cluster(scheduler)
 
 
 def _page_of_runs(
@@ -120,7 +139,11 @@ def _page_of_runs(
 def _check_flags(arguments: argparse.Namespace) -> None:
     """Refuse a flag that would be ignored, rather than let the user believe in it."""
     passive = {"method": "--methods", "rate": "--rates", "seed": "--seeds", "every": ""}
-    sweeping = {"rates": "--rate", "seeds": "--seed", "jobs": ""}
+    sweeping = {"rates": "--rate", "seeds": "--seed", "jobs": "", "scheduler": ""}
+    if arguments.scheduler is not None and arguments.jobs is not None:
+        raise ValueError(
+            "--jobs goes without --scheduler: its cluster decides how many run at once"
+        )
     for name, instead in (sweeping if arguments.passive else passive).items():
         if getattr(arguments, name) is not None:
             goes = "without" if arguments.passive else "with"

@@ -1,19 +1,13 @@
-"""The same budget for several methods, rates and seeds, in processes side by side.
+"""The same budget for several methods, rates and seeds, side by side: their runs and results.
 
-Every run is a `sparsegrad train` with a folder of its own. Where a comparison was stopped, the same
-command does the runs that are left, and resumes those that were under way.
+Every run has a folder of its own. Where a comparison was stopped, the same command does the runs
+that are left, and resumes those that were under way; `sparsegrad.runs.execution` runs them.
 """
 
 import csv
 import io
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +17,6 @@ import numpy as np
 from sparsegrad.runs.folder import FILES, METRICS, claim, marked, read_metrics
 from sparsegrad.runs.run import DIVERGED, FINISHED
 from sparsegrad.runs.settings import CHANGEABLE, Settings, completed
-from sparsegrad.runs.stop import PARENT, StopWish
 from sparsegrad.system.atomic import write_whole
 from sparsegrad.system.quantities import aligned
 from sparsegrad.system.reading import read_object
@@ -182,77 +175,6 @@ def _prepare(entry: Entry) -> None:
             f"--out must hold runs with a report within the budget, but {entry.path} was made with "
             "a larger one and has none so early; name another folder"
         )
-
-
-def run_all(
-    entries: Sequence[Entry], jobs: int, tell: Callable[[Entry, int, int], None]
-) -> tuple[list[str], bool]:
-    """Run what is not done, so many processes at a time.
-
-    Parameters
-    ----------
-    entries : sequence of Entry
-    jobs : int
-        Processes side by side.
-    tell : callable
-        Called with an entry whenever one is done, with the number done and of all.
-
-    Returns
-    -------
-    list of str
-        Why each run that failed did.
-    bool
-        Whether Ctrl-C ended it; every run has saved its checkpoint.
-    """
-    waiting = [entry for entry in entries if not entry.done]
-    running: dict[subprocess.Popen[bytes], Entry] = {}
-    errors: list[str] = []
-    done = len(entries) - len(waiting)
-    with StopWish() as stop:
-        while running or (waiting and not stop.asked):
-            while waiting and len(running) < jobs and not stop.asked:
-                entry = waiting.pop(0)
-                running[_start(entry)] = entry
-            if stop.asked:
-                for child in running:
-                    child.send_signal(signal.SIGINT)  # it saves, and says so in its log
-                for child in running:
-                    child.wait()
-            for child, entry in list(running.items()):
-                if child.poll() is None:
-                    continue
-                del running[child]
-                if child.returncode and not entry.done and not stop.asked:
-                    errors.append(f"{entry.path.name}: {_reason(child, entry.path / 'log.txt')}")
-                done += 1
-                tell(entry, done, len(entries))
-            time.sleep(0.05)
-    return errors, stop.asked
-
-
-def _start(entry: Entry) -> "subprocess.Popen[bytes]":
-    # -P: a json.py in the current folder is no part of this program
-    command = [sys.executable, "-P", "-m", "sparsegrad.cli", "train", entry.settings.task]
-    command += ["--out", str(entry.path), "--resume"]
-    for name in ("tokens", "seconds"):
-        value = getattr(entry.settings, name)
-        if value is not None:
-            command += [f"--{name}", repr(value)]
-    with open(entry.path / LOG, "ab") as log:
-        # in a session of its own: Ctrl-C reaches it through this process, once
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, "MPLBACKEND": "agg", PARENT: str(os.getpid())},
-        )  # fmt: skip
-
-
-def _reason(child: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Return why a run failed; its log may end with the lines of one that still runs there."""
-    if child.returncode < 0:
-        return f"ended by {signal.Signals(-child.returncode).name}"
-    lines = log.read_text(errors="replace").splitlines()
-    errors = [line for line in lines if re.match(r"sparsegrad: |\w*(Error|Exception)\b", line)]
-    return (errors or lines or ["no word"])[-1].removeprefix("sparsegrad: ")
 
 
 def results(entries: Sequence[Entry], measure: str) -> list[dict[str, Any]]:

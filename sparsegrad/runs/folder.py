@@ -190,6 +190,21 @@ def _lock(descriptor: int, path: Path) -> bool:
     return True
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a run holds the lock of a folder; ours is given back within microseconds."""
+    path = path / LOCK
+    if fcntl is None or not path.is_file() or path.is_symlink():
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no right to read it, or a file system without locks
+        return False
+    return False
+
+
 class Metrics:
     """The lines of ``metrics.jsonl``.
 

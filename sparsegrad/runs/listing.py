@@ -9,16 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparsegrad.runs.folder import LOCK, METRICS, bears, read_metrics
+from sparsegrad.runs.folder import METRICS, bears, is_locked, read_metrics
 from sparsegrad.runs.run import DIVERGED, FINISHED, stored_settings
 from sparsegrad.system.quantities import aligned
 from sparsegrad.system.reading import read_object
 from sparsegrad.tasks import Chars, Copy, Stream
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where no run is known to go on
-    fcntl = None  # type: ignore[assignment]
 
 DEPTH = 5
 """Folders within folders that are looked into."""
@@ -106,7 +101,7 @@ def _listed(path: Path, name: Path) -> Listed:
 
 def _state(path: Path, summary: dict[str, Any], last: dict[str, Any]) -> str:
     """Return how a run is."""
-    if _locked(path / LOCK):
+    if is_locked(path):
         return RUNNING
     return str(summary["status"]) if _ended(summary, last) else STOPPED
 
@@ -119,20 +114,6 @@ def _ended(summary: dict[str, Any], last: dict[str, Any]) -> bool:
 
 def _counts(summary: dict[str, Any]) -> bool:
     return type(summary.get("tokens")) is int
-
-
-def _locked(path: Path) -> bool:
-    """Return whether a run holds the lock of its folder; ours is given back within microseconds."""
-    if fcntl is None or not path.is_file() or path.is_symlink():
-        return False
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no right to read it, or a file system without locks
-        return False
-    return False
 
 
 def runs_table(rows: list[Listed]) -> str:
