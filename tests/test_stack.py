@@ -258,6 +258,21 @@ def test_influence_by_levels_equals_the_dense_masked_recursion(
         np.testing.assert_allclose(grad, expected, atol=1e-10)
 
 
+@pytest.mark.parametrize("storage", ["bfloat16", "float16"])
+def test_influence_by_levels_goes_in_16_bits(storage: str, rng: Any) -> None:
+    levels = np.repeat([1, 0, 2], [8, 6, 7])
+    dynamics, immediate = rng.random((21, 21)) < 0.3, np.zeros((21, 40), bool)
+    immediate[rng.integers(0, 21, 40), np.arange(40)] = True
+    pattern = reach(dynamics, immediate, 2, levels=levels)
+    exact, stored = (Influence(pattern, 1, "float32", storage=kept) for kept in (None, storage))
+    for _ in range(5):
+        D = 0.3 * rng.standard_normal(pattern.dynamics_indices.size).astype("f4")
+        direct = rng.standard_normal(40).astype("f4")
+        delta = rng.standard_normal((1, 21)).astype("f4")
+        one, other = (i.update_and_contract(D, direct, delta) for i in (exact, stored))
+        np.testing.assert_allclose(other, one, atol=0.03 * abs(one).max())
+
+
 @pytest.mark.compiled
 def test_any_cell_goes_on_any_other(rng: Any) -> None:
     """Kinds of a formula of their own, of several components: RTRL is BPTT, in all parameters."""

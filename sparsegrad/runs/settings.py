@@ -323,10 +323,8 @@ class Settings:
                 f"layers must be 1 with {self.method}, got {self.layers}: more of them learn by "
                 "snap:N, rtrl or bptt"
             )
-        for name in ("storage", "rewire"):
-            value = getattr(self, name)
-            if self.layers > 1 and value is not None and not value.startswith("set"):
-                raise ValueError(f"layers must be 1 with {name} {value}, got {self.layers}")
+        if self.layers > 1 and (self.rewire or "").lower().startswith("rigl"):
+            raise ValueError(f"layers must be 1 with rewire {self.rewire}, got {self.layers}")
 
     def _net(self, inputs: int, seed: int) -> "Cell | Stack":
         from sparsegrad.cells.stack import Stack
