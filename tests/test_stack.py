@@ -31,6 +31,7 @@ from sparsegrad import (
     OnlineLearner,
     SnAp,
     Stack,
+    check_cell,
     reach,
 )
 from sparsegrad.system.tensorfile import read_tensors, write_tensors
@@ -377,6 +378,10 @@ def test_rewire_keeps_what_both_masks_have(method: Any, rng: Any) -> None:
             "across must be True with delay",
         ),
         (lambda: a_stack().rewire({"weight_hh": None}), ValueError, "must name arrays of the st"),
+        (lambda: check_cell(a_stack()), TypeError, "kind must be a CellKind, such as GRU.kind"),
+        (lambda: check_cell(GRU), TypeError, "kind must be a CellKind, such as GRU.kind"),
+        (lambda: a_stack().split(np.zeros((1, 9))), ValueError, "state must have shape .batch, 1"),
+        (lambda: Stack([a_stack()]), TypeError, "cells must be cells such as GRU"),
         (lambda: learn(SnAp(1)), ValueError, "n must be at least 2, the layers .* across=False"),
         (lambda: learn(RFLO()), TypeError, "RFLO must have one cell, got a stack of 2"),
         (lambda: learn(UORO(0)), TypeError, "UORO must have one cell, got a stack of 2"),

@@ -40,10 +40,14 @@ def check_cell(
 
     Raises
     ------
+    TypeError
+        If it is no kind.
     ValueError
         Names every partial that is wrong, not written, or not zero though undeclared, a new state
         that is not the formula's, and a unit that reads another.
     """
+    if not isinstance(kind, CellKind):
+        raise TypeError(f"kind must be a CellKind, such as GRU.kind, got {kind!r}")
     known = kind.update if isinstance(kind.update, Formula) else None
     if formula is not None:
         known = Formula(formula, len(kind.maps))

@@ -165,7 +165,16 @@ class Stack(SetOnce):
         -------
         list of array, (batch, components, units)
             A view for each layer, the lowest first.
+
+        Raises
+        ------
+        ValueError
+            If it has another shape.
         """
+        if np.ndim(state) != 3 or state.shape[1:] != (1, self.states):
+            raise ValueError(
+                f"state must have shape (batch, 1, {self.states}), got {np.shape(state)}"
+            )
         return [
             state[:, 0, start.state : start.state + layer.states].reshape(
                 len(state), layer.kind.components, layer.units
