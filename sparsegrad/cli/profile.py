@@ -182,7 +182,7 @@ def _steps(sweep: "Sweep", model: "CostModel | None", network: Network) -> Any:
     if sweep.ranks:
         from sparsegrad.runs.rank_cost import with_ranks
 
-        return lambda *given: with_ranks(*given[:3], network, model)
+        return lambda sweep, drawn, point, _: with_ranks(sweep, drawn, point, network, model)
     if not sweep.windows:
         return None
     from sparsegrad.runs.step_cost import with_steps

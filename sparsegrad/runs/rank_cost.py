@@ -131,12 +131,10 @@ def shares(counts: NDArray[Any], works: NDArray[np.int64], ranks: int) -> NDArra
 class _OnePart:
     """SnAp-n with the panels of one part of the weights, as a rank has that has no more of them."""
 
-    window = update_every = None
-
     def __init__(self, n: int | None) -> None:
         self.n = n
 
-    def engine(self, cell: Cell, batch: int, threads: int | None) -> InfluenceEngine:
+    def engine(self, cell: Any, batch: int, threads: int | None) -> InfluenceEngine:
         """Prepare the method for a cell."""
         parts = Parts(cell, self.n)
         (pattern,) = parts.patterns(0, 1)
@@ -164,10 +162,12 @@ def _alone(sweep: Sweep, point: Point, n: int | None, model: CostModel) -> float
     )  # fmt: skip
     learner = OnlineLearner(
         cell, Linear(1), _OnePart(n), Adam(1e-6), batch=sweep.batch, threads=sweep.threads
-    )  # type: ignore[arg-type]
+    )
     rng = np.random.default_rng(sweep.seed)
     shape = RUN_STEPS, sweep.batch
     xs = rng.standard_normal((*shape, cell.inputs)).astype(cell.dtype)
     targets = rng.standard_normal((*shape, 1)).astype(cell.dtype)
+    pattern = learner.pattern
+    assert pattern is not None  # of that part
     took = time_call(lambda: learner.run(xs, targets), POINT_SECONDS).median / RUN_STEPS
-    return max(0.0, took - model.seconds(learner.pattern, sweep.batch, sweep.threads))
+    return max(0.0, took - model.seconds(pattern, sweep.batch, sweep.threads))
