@@ -160,6 +160,16 @@ def test_stacks_are_compared():
     assert lines[4]["RTRL, across"] == 1
 
 
+def test_the_table_of_methods_is_made():
+    done = script("which.py", "--toy")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| GRU")]
+    assert len(rows) == 2
+    for _, *methods, take in rows:
+        assert methods[-1].startswith(" 1.000")  # RTRL's is the exact gradient
+        assert take.strip() != "none of them"
+
+
 def test_the_registry_holds_what_it_promises():
     workloads = names()
     paper = [
