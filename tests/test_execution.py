@@ -183,6 +183,7 @@ def test_a_scheduler_that_goes_away_costs_a_line(tmp_path):
         until(lambda: metrics.exists() and metrics.stat().st_size)
     finally:
         os.killpg(scheduler.pid, signal.SIGKILL)
+        scheduler.communicate()
     _, err = child.communicate(timeout=60)
     assert child.returncode == 2, err
     (line,) = (line for line in err.splitlines() if line.startswith("sparsegrad: "))
