@@ -221,3 +221,29 @@ def test_a_foreign_file_is_no_run(tmp_path):
     assert done.returncode != 0
     assert "must be a file of perf/run.py" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_living_masks_buy_is_kept_and_gone_on_with(tmp_path):
+    pytest.importorskip("matplotlib")
+    text, picture = tmp_path / "text", tmp_path / "living.png"
+    text.write_bytes(bytes(range(65, 91)) * 400)
+    given = ["--text", text, "--out", tmp_path, "--toy", "--picture", picture]
+    done = script("living.py", *given, "--seeds", 1, "--only", "SnAp-1")
+    assert done.returncode == 0, done.stderr
+    done = script("living.py", *given, "--seeds", 2, "--only", "SnAp-1", "SnAp-1, RigL")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.partition("| --- |")[0].splitlines()) == 3 + 1  # one had been run
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| SnAp")]
+    assert [cells[0] for cells in rows] == ["| SnAp-1", "| SnAp-1, RigL"]
+    assert rows[0][1] == rows[1][1]  # equal weights
+    assert "SnAp-1, RigL ahead of SnAp-1: " in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_rewire_is_taken_apart():
+    done = script("rewire.py", "--toy")
+    assert done.returncode == 0, done.stderr
+    *times, last = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in times[-2:]] == ["J carried over", "learner.rewire"]
+    assert all(float(line.split()[-2]) > 0 for line in times)
+    assert 0 < int(last.split()[-3]) < 64
