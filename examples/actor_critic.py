@@ -30,7 +30,7 @@ class Memoryless(nn.Module):
         super().__init__()
         self.layer = nn.Linear(inputs, units)
 
-    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, h: torch.Tensor | None = None) -> torch.Tensor:
         """Return the new state."""
         return torch.tanh(self.layer(x))
 

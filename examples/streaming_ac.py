@@ -4,21 +4,25 @@ CartPole without its velocities. Nothing is stored but the state, J and one trac
 the trace holds the gradients of value and policy, those of the cell through J, and each TD error
 moves the weights along it. Step sizes are bounded as by Elsayed et al. (2024, "Streaming deep
 reinforcement learning finally works", arXiv 2410.14606, algorithms 1 and 3).
+Beside it stand a graph of one step (onestep), the last eight steps run again at each step for their
+gradient (tbptt, eight times a step's cost), and no memory (mlp).
 
     python examples/streaming_ac.py --seeds 5
 """
 
 import argparse
+from collections import deque
 
 import gymnasium
 import numpy as np
 import torch
+from actor_critic import Memoryless
 from torch import nn
 
 from sparsegrad.interop.torch import SnApGRU
 
-SEEN, UNITS, DISCOUNT, LAMBDA = [0, 2], 32, 0.99, 0.8
-METHODS = ("snap", "onestep")
+SEEN, UNITS, DISCOUNT, LAMBDA, WINDOW = [0, 2], 32, 0.99, 0.8, 8
+METHODS = ("snap", "tbptt", "onestep", "mlp")
 
 
 class Normal:
@@ -76,7 +80,7 @@ def main(method: str = "snap", steps: int = 60_000, seed: int = 0) -> list[tuple
     if method == "snap":
         core: nn.Module = SnApGRU(len(SEEN), UNITS, n=2, sparsity=0.75, input_sparsity=0.0)
     else:
-        core = nn.GRUCell(len(SEEN), UNITS)
+        core = (Memoryless if method == "mlp" else nn.GRUCell)(len(SEEN), UNITS)
     policy, critic = nn.Linear(UNITS, 2), nn.Linear(UNITS, 1)
     parameters = [*core.parameters(), *policy.parameters(), *critic.parameters()]
     traces = Traces(parameters, kappa=2.0, rate=1.0)
@@ -88,8 +92,12 @@ def main(method: str = "snap", steps: int = 60_000, seed: int = 0) -> list[tuple
         return torch.as_tensor(x, dtype=torch.float32)[None]
 
     x, h, total, episodes = look(environment.reset(seed=seed)[0]), None, 0.0, []
+    past = deque(maxlen=WINDOW if method == "tbptt" else 1)  # inputs, and the state before each
     for t in range(steps):
-        h = core(x, None if h is None else h.detach())
+        past.append((x, None if h is None else h.detach()))
+        h = past[0][1]
+        for x, _ in past:
+            h = core(x, h)
         value, chances = critic(h)[0, 0], policy(h)[0].log_softmax(0)
         action = int(chances.exp().multinomial(1))
         obs, reward, ended, cut, _ = environment.step(action)
@@ -108,6 +116,7 @@ def main(method: str = "snap", steps: int = 60_000, seed: int = 0) -> list[tuple
         if ended or cut:
             episodes.append((t, total))
             traces.clear()
+            past.clear()
             x, h, total, running = look(environment.reset()[0]), None, 0.0, np.zeros(1)
     environment.close()
     return episodes

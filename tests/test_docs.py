@@ -71,7 +71,7 @@ def test_the_pages_are_found():
 )
 def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path):
     text = "\n".join(blocks(page, "python"))
-    for framework in ("torch", "jax", "river"):
+    for framework in ("torch", "jax", "river", "gymnasium"):
         named = re.search(rf"^(import|from) {framework}\b", text, re.MULTILINE)
         if named and find_spec(framework) is None:
             pytest.skip(f"{framework} is not installed")

@@ -26,7 +26,7 @@ def test_actor_critic_in_windows(example, method):
     assert all(8 <= length <= 500 for _, length in episodes)
 
 
-@pytest.mark.parametrize("method", ["snap", "onestep"])
+@pytest.mark.parametrize("method", ["snap", "tbptt", "onestep", "mlp"])
 def test_a_streaming_actor_critic(example, method):
     episodes = example("streaming_ac").main(method, steps=150)
     assert len(episodes) > 1
