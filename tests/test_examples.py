@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numba
@@ -56,7 +57,8 @@ def test_the_compiled_loop_needs_no_interpreter(example):
 
 def test_every_example_is_tested():
     there = {path.stem for path in EXAMPLES.glob("*.py")}
-    elsewhere = {"stream", "actor_critic", "streaming_ac"}  # test_c.py, test_rl_examples.py
+    # test_c.py, test_rl_examples.py, below
+    elsewhere = {"stream", "actor_critic", "streaming_ac", "connectome"}
     assert there == {*LEARNING, *elsewhere}
 
 
@@ -72,3 +74,45 @@ def test_the_overhead_scripts_run(framework):
     crossing, training = map(json.loads, done.stdout.splitlines())
     assert crossing["comparison"] == "crossing"
     assert training["ratio"] > 0
+
+
+@pytest.fixture(scope="module")
+def connectome():
+    if find_spec("flyvis") is None:
+        pytest.skip("flyvis is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        return importlib.import_module("connectome")
+
+
+def test_the_fly_s_eye_is_laid_out_as_published(connectome):
+    small = connectome.optic_lobe(2)[0]
+    net, receptors, seen = connectome.optic_lobe(15)
+    assert (net.units, net.sources.size) == (45669, 1357269)
+    assert np.bincount(net.targets).max() == 160
+    assert receptors.size == 8 * 721
+    assert np.bincount(seen).tolist() == [8] * 721
+    for one in (small, net):
+        edge = one.names.index("R1 0 0"), one.names.index("L1 0 0")
+        (at,) = np.flatnonzero((one.sources == edge[0]) & (one.targets == edge[1]))
+        assert one.weights[at] < 0  # histamine inhibits
+        total = np.bincount(one.targets, abs(one.weights))
+        np.testing.assert_allclose(total[total > 0], 1)
+
+
+def test_an_edge_reaches_every_column_from_its_side(connectome):
+    rng = np.random.default_rng(0)
+    u, v = connectome.columns(3).T
+    across = [u + v / 2, v, -u - v / 2, -v]
+    for _ in range(20):
+        seen, direction = connectome.moving_edge(rng, 3)
+        at = (seen != 0).argmax(axis=0)  # when each column is passed
+        passed = (seen != 0).any(axis=0)
+        assert np.corrcoef(at[passed], across[direction][passed])[0, 1] > 0.9
+
+
+def test_the_fly_learns_which_way_an_edge_moves(connectome):
+    curves = connectome.main(extent=2, sequences=200)
+    for curve in curves.values():
+        assert curve[0] < 0.5
+        assert curve[-1] > 0.8
