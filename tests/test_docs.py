@@ -32,6 +32,7 @@ OURS = (  # commands of other programs that the pages name
     "pre-commit install",
     """echo 'eval "$(sparsegrad --print-completion bash)"' >> ~/.bashrc""",
     ".ci/run",
+    "pip install --no-deps flyvis",
     "dask scheduler --port 8786",
     "dask worker node1:8786 --nworkers 16 --nthreads 1",
 )
