@@ -442,6 +442,51 @@ def test_a_carry_is_saved_and_restored(tmp_path):
     np.testing.assert_array_equal(found.state, expected.state)
 
 
+def test_a_carry_in_orbax(tmp_path):
+    orbax = pytest.importorskip("orbax.checkpoint", reason="orbax-checkpoint is not installed")
+    step, (xs, _) = SnapStep(a_cell(sparsegrad.GRU)), data()
+    params, carry = step.params(), step.carry(BATCH)
+    carry, _ = step(params, carry, xs[0])
+    expected = step(params, carry, xs[1])[0]
+    with orbax.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "carry", {"params": params, "carry": carry})
+        checkpointer.wait_until_finished()
+        template = {"params": step.params(), "carry": step.carry(BATCH)}
+        found = checkpointer.restore(tmp_path / "carry", template)
+    again = step(found["params"], found["carry"], xs[1])[0]
+    np.testing.assert_array_equal(again.influence, expected.influence)
+    np.testing.assert_array_equal(again.state, expected.state)
+
+
+def test_a_step_as_a_cell_of_flax():
+    nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
+
+    class Cell(nnx.Module):
+        def __init__(self, step):
+            self.step = step
+            self.weights = nnx.data({k: nnx.Param(v) for k, v in step.params().items()})
+
+        def __call__(self, carry, x):
+            return self.step({k: v[...] for k, v in self.weights.items()}, carry, x)
+
+    step, (xs, targets) = SnapStep(a_cell(sparsegrad.GRU)), data()
+
+    @nnx.jit
+    def grad(cell, carry, x, target):
+        def loss(cell):
+            after, h = cell(carry, x)
+            return loss_of(mlp(), h, target), after
+
+        return nnx.grad(loss, has_aux=True)(cell)
+
+    found, carry = grad(Cell(step), step.carry(BATCH), xs[0], targets[0])
+    expected, after = grads_of(step)(step.params(), step.carry(BATCH), xs[0], targets[0])
+    for name in NAMES:
+        value = found["weights"][name][...]
+        np.testing.assert_allclose(value, expected[name], rtol=1e-12, atol=1e-15)
+    np.testing.assert_array_equal(carry.influence, after.influence)
+
+
 def test_a_step_as_an_equinox_cell():
     equinox = pytest.importorskip("equinox", reason="equinox is not installed")
 
@@ -554,6 +599,13 @@ for _ in range(3):
     for name in grads:
         np.testing.assert_allclose(found[name], grads[name], rtol=2e-5, atol=1e-6)
     np.testing.assert_array_equal(again.influence, carry.influence)
+mapped = jax.pmap(all_of, axis_name="data", in_axes=(None, 0, 0))
+halves = jax.tree.map(lambda v: v.reshape(2, 2, *v.shape[1:]), step.carry(4))
+for _ in range(3):
+    found, halves = mapped(params, halves, x.reshape(2, 2, -1))
+for name in grads:
+    np.testing.assert_allclose(found[name][1], grads[name], rtol=2e-5, atol=1e-6)
+np.testing.assert_array_equal(halves.influence.reshape(carry.influence.shape), carry.influence)
 """
 
 

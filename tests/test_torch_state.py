@@ -1,6 +1,8 @@
 """What a state dict holds: tensors, masks that decide, J that may stay away; old ones load."""
 
+import copy
 import io
+import time
 
 import numpy as np
 import pytest
@@ -102,6 +104,25 @@ def test_equal_masks_need_no_symbolic_pass(monkeypatch):
     host = other._link.host
     other.load_state_dict(module.state_dict())
     assert other._link.host is host
+    assert torch.equal(other.influence(), module.influence())
+
+
+def test_loading_takes_the_time_of_a_few_steps():
+    """Fewer than 3 on a quiet machine; with a symbolic pass it was 60. The least of some turns."""
+    module = SnApGRU(32, 256, n=2, sparsity=0.9375, seed=1)
+    other, x, h = copy.deepcopy(module), torch.ones(8, 32), None
+    spent = {"step": [], "load": []}
+    for _ in range(5):
+        start = time.perf_counter()
+        h = module(x, h)
+        h.sum().backward()
+        spent["step"].append(time.perf_counter() - start)
+        found = module.state_dict()
+        start = time.perf_counter()
+        other.load_state_dict(found)
+        spent["load"].append(time.perf_counter() - start)
+    print({name: f"{1e3 * min(times):.1f} ms" for name, times in spent.items()})
+    assert min(spent["load"]) < 10 * min(spent["step"])
     assert torch.equal(other.influence(), module.influence())
 
 
