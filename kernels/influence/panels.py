@@ -294,6 +294,33 @@ def _contract(first, last, b, at, stride, members, reached, columns, state_grad,
                 put(grad, w, value(sums, c) + (value(grad, w) if b > 0 else 0))
 
 
+# Steps 1 to 3 of a panel, stage after stage; `place` is where it lies in J: at, stride, ahead.
+@into_caller
+def _update_stages(first, behind, place, tables, dynamics, immediate, J, scratch):
+    a_panels, a_segments, a_entries, a_runs = tables
+    at, stride, ahead = place
+    here = PANEL_FIELDS * first
+    rows, width = index(a_panels, here + ROWS), SLACK * index(a_panels, here + VECTORS)
+    old, before = copy_in(scratch, J), 0
+    for stage in range(here, PANEL_FIELDS * behind, PANEL_FIELDS):
+        row = index(a_panels, stage + FIRST_ROW)
+        if row > 0:
+            keep_new(
+                row - before, J, at + before * stride, stride, width, old,
+                (rows + 1 + before) * width,
+            )  # fmt: skip
+        panel = Panel(
+            rows, width, index(a_panels, stage + FIRST_SEGMENT),
+            index(a_panels, stage + END_SEGMENT), index(a_panels, stage + FIRST_ENTRY),
+            at + row * stride, ahead, stride,
+        )  # fmt: skip
+        multiply_panel(row == 0, panel, a_segments, a_entries, dynamics, J, old)
+        run = index(a_panels, stage + FIRST_RUN)
+        last = index(a_panels, stage + PANEL_FIELDS + FIRST_RUN)
+        add_immediate(run, last, a_runs, immediate, rounded_anew(J))
+        before = row
+
+
 @njit(cache=True, nogil=True)
 def panels_range(
     begin: int,  # first panel                                               in
@@ -337,27 +364,11 @@ def panels_range(
             J, here = stream_of(influence, b), PANEL_FIELDS * (behind - 1)
             at, stride = index(a_panels, here + OFFSET), index(a_panels, here + STRIDE)
             if mode & UPDATE:
-                rows, width = index(a_panels, here + ROWS), SLACK * index(a_panels, here + VECTORS)
-                dynamics = pointer(dynamics_data, b * D_size)
-                immediate = pointer(immediate_data, b * I_size)
-                old, before = copy_in(a_scratch, J), 0
-                for stage in range(PANEL_FIELDS * p, PANEL_FIELDS * behind, PANEL_FIELDS):
-                    row = index(a_panels, stage + FIRST_ROW)
-                    if row > 0:
-                        keep_new(
-                            row - before, J, at + before * stride, stride, width, old,
-                            (rows + 1 + before) * width,
-                        )  # fmt: skip
-                    panel = Panel(
-                        rows, width, index(a_panels, stage + FIRST_SEGMENT),
-                        index(a_panels, stage + END_SEGMENT), index(a_panels, stage + FIRST_ENTRY),
-                        at + row * stride, ahead, stride,
-                    )  # fmt: skip
-                    multiply_panel(row == 0, panel, a_segments, a_entries, dynamics, J, old)
-                    first = index(a_panels, stage + FIRST_RUN)
-                    last = index(a_panels, stage + PANEL_FIELDS + FIRST_RUN)
-                    add_immediate(first, last, a_runs, immediate, rounded_anew(J))
-                    before = row
+                _update_stages(
+                    p, behind, (at, stride, ahead), (a_panels, a_segments, a_entries, a_runs),
+                    pointer(dynamics_data, b * D_size), pointer(immediate_data, b * I_size), J,
+                    a_scratch,
+                )  # fmt: skip
             if mode & CONTRACT:
                 first = index(a_panels, here + FIRST_MEMBER)
                 last = index(a_panels, here + PANEL_FIELDS + FIRST_MEMBER)

@@ -114,10 +114,8 @@ def pull_parts(
 @njit(cache=True, nogil=True)
 def pull_step(
     layers: Layers | None,
-    threads: int | None,
-    parts: NDArray[np.int64],
+    learner: Learner,  # in; grad in/out
     abreast: int,
-    maps: Maps,
     partials: Partials,  # of one cell
     sources: NDArray[np.floating],  # (groups, sources)           in
     d_state: NDArray[np.floating],  # (groups, C, C, units)       in
@@ -125,11 +123,14 @@ def pull_step(
     adjoint: NDArray[np.floating],  # (groups, C, units)          in   λ; of layers in/out
     h_before: NDArray[np.floating],  # (parts, groups, units)     scratch; of layers (1, groups, z)
     before: NDArray[np.floating],  # (groups, C, units)           out  Dᵀ λ
-    grad: NDArray[np.floating],  # (weights,)                     in/out
 ) -> None:
     """Go one step back, for all streams: grad += Iᵀ λ."""
+    parts, maps, grad = learner.parts, learner.maps, learner.grad
     if layers is None:
-        pull_parts(threads, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before, grad)
+        pull_parts(
+            learner.threads, parts, abreast, maps, partials, sources, d_pre, adjoint, h_before,
+            grad,
+        )  # fmt: skip
         for g in range(adjoint.shape[0]):
             pull_states(partials, d_state[g], adjoint[g], before[g])
             for part in range(parts.size - 1):
@@ -160,9 +161,8 @@ def unroll(
     for t in range(history.filled[0] - 1, -1, -1):
         add_to(steps.state_grad[t].ravel(), adjoint.ravel())
         pull_step(
-            learner.layers, learner.threads, learner.parts, abreast, learner.maps, partials,
-            steps.sources[t], steps.d_state[t], steps.d_pre[t], adjoint, history.h_before, before,
-            learner.grad,
+            learner.layers, learner, abreast, partials, steps.sources[t], steps.d_state[t],
+            steps.d_pre[t], adjoint, history.h_before, before,
         )  # fmt: skip
         adjoint, before = before, adjoint
         for place in range(adjoint.shape[0] * abreast):

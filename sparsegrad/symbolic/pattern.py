@@ -425,14 +425,11 @@ def reach(
     own : the same as dynamics, optional
         Entries of D that cost no step, such as those within a unit: `n` then counts maps crossed.
     budget : int, optional
-        Entries of J at most. What is nearest to its weight is kept: by hops, then by the number of
-        paths of that length that lead there. A larger budget keeps all that a smaller one does.
+        Entries of J at most: the nearest are kept, by hops, then by the number of paths.
     rank : scipy.sparse matrix or array, (units, units) or (nnz of D,), optional
         With a budget: magnitudes of D's entries, whose product a path counts.
     levels : int array, (units,), optional
-        In which order a step forms its units, from 0, where some read others of this very step, as
-        a layer does the one below it: an entry of D in a row of a higher level than its column is
-        a derivative by this step's state. It is a hop as any other.
+        As of ReachPattern: in which order a step forms its units. Every entry of D is a hop.
 
     Returns
     -------
@@ -448,7 +445,7 @@ def reach(
     TypeError, ValueError
         If n or the budget is no integer or too small (SnAp-1 is the least), or shapes do not fit.
     MemoryError
-        If the pattern would not fit; found before it is allocated.
+        If it would not fit; found before it is allocated.
 
     Notes
     -----
@@ -461,14 +458,13 @@ def reach(
     >>> reach(np.roll(np.eye(4), 1, axis=0), np.eye(4), n=2).indices.reshape(4, 2).tolist()
     [[0, 1], [1, 2], [2, 3], [0, 3]]
     """
-    check_shapes(dynamics, immediate)
-    rows = canonical("dynamics", dynamics, by_columns=False, valued=True)
-    weights = canonical("immediate", immediate, by_columns=True, valued=True)
-    found = _find(rows, weights, n, progress, own, budget, rank)
-    return ReachPattern(**found, levels=None if levels is None else _levels(levels))
+    found = _find(dynamics, immediate, n, progress, own, budget, rank)
+    return ReachPattern(**found, levels=_levels(levels))
 
 
-def _levels(levels: Any) -> NDArray[np.int32]:
+def _levels(levels: Any) -> NDArray[np.int32] | None:
+    if levels is None:
+        return None
     array = np.asarray(levels)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise TypeError(f"levels must be a 1-D array of integers, got {array.dtype} {array.shape}")
@@ -476,8 +472,8 @@ def _levels(levels: Any) -> NDArray[np.int32]:
 
 
 def _find(
-    rows: Rows,
-    weights: Rows,
+    dynamics: ArrayLike,
+    immediate: ArrayLike,
     n: int | None,
     progress: Callable[[float], object] | None,
     own: ArrayLike | None,
@@ -485,6 +481,9 @@ def _find(
     rank: Any,
 ) -> dict[str, Any]:
     """Return the fields of a pattern that a search finds; the arguments of `reach`."""
+    check_shapes(dynamics, immediate)
+    rows = canonical("dynamics", dynamics, by_columns=False, valued=True)
+    weights = canonical("immediate", immediate, by_columns=True, valued=True)
     n = None if n is None else integer("n", n, least=1, hint="; pass None to saturate")
     links = (rows, weights) if own is None else followed(own, rows, weights)
     if rank is not None and (budget is None or own is not None):
