@@ -47,10 +47,10 @@ from sparsegrad.runs.comparison import (
     measure_of,
     plan,
     results,
-    run_all,
     table,
     write_results,
 )
+from sparsegrad.runs.execution import run_all
 from sparsegrad.runs.run import Run
 from sparsegrad.runs.settings import Settings
 from sparsegrad.system.atomic import write_whole
