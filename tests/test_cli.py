@@ -56,8 +56,10 @@ def test_json_has_the_promised_keys(capsys):
         assert set(point) - set(KEYS) == {
             "seconds_low", "seconds_high", "predicted_seconds", "note", "window",
             "step_multiply_adds", "step_vs_bptt", "step_seconds", "bptt_seconds",
-            "step_time_vs_bptt",
+            "step_time_vs_bptt", "ranks", "rank_entries", "rank_bytes", "exchanged_bytes",
+            "exchange_seconds", "alone_seconds", "rank_seconds", "rank_speedup",
         }  # fmt: skip
+        assert point["ranks"] is None
         assert point["predicted_seconds"] > 0
         assert point["seconds"] > 0
         assert point["roofline_fraction"] > 0

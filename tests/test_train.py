@@ -365,10 +365,6 @@ def refused(capsys, *arguments):
         (["copy", "--layers", "2", "--method", "uoro"], "layers must be 1 with uoro, got 2"),
         (["copy", "--layers", "2", "--method", "bptt:8@1"], "layers must be 1 with bptt:8@1"),
         (["copy", "--layers", "2", "--rewire", "rigl:0.1:9"], "layers must be 1 with rewire rigl"),
-        (
-            ["copy", "--layers", "2", "--storage", "float16"],
-            "layers must be 1 with storage float16",
-        ),
         (["copy", "--layers", "3", "--method", "snap:2"], "n must be at least 3, the layers"),
     ],
 )
