@@ -19,6 +19,8 @@ from torch import nn
 from sparsegrad.interop.torch import SnApGRU
 
 SEEN = [0, 2]  # position of the cart, angle of the pole
+SCALE = torch.tensor([1.0, 10.0])  # of what is seen, and of a reward: a critic whose values are
+REWARD = 0.05  # dozens would take all of the clipped gradient, and nothing would be learned
 ENVIRONMENTS, WINDOW, UNITS, DISCOUNT = 8, 8, 32, 0.98
 METHODS = ("snap", "tbptt", "onestep", "mlp")
 
@@ -51,7 +53,7 @@ class Agent(nn.Module):
 
     def forward(self, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the new state, the policy's logits and the value."""
-        h = self.core(x, h.detach() if self.cut else h)
+        h = self.core(SCALE * x, h.detach() if self.cut else h)
         return h, self.policy(h), self.critic(h)[:, 0]
 
     @torch.no_grad()
@@ -106,8 +108,8 @@ def main(
             chances.append(policy.log_prob(action))
             values.append(value)
             entropy = entropy + policy.entropy().mean()
-            reward = torch.as_tensor(reward, dtype=torch.float32)
-            sums += reward.numpy()
+            sums += reward
+            reward = REWARD * torch.as_tensor(reward, dtype=torch.float32)
             if cut.any():  # the time is up, not the episode: what was to come counts
                 with torch.no_grad():
                     final = np.stack([
