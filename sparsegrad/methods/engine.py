@@ -66,7 +66,7 @@ class Layout:
         if isinstance(cell, Cell) and cell.weights.size * self.groups >= SHARED_WORK:
             self.parts = _cut_units(cell, PARTS)
         else:
-            self.parts = np.array([0, cell.units])
+            self.parts = np.array([0, cell.units], np.int64)
         # asked for in any case: it starts Numba's threads, which a loop out of the cache would not
         available = start_threads()
         wanted = available if threads is None else threads
